@@ -1,0 +1,6 @@
+//! SPEAKS. Bytes to values and back; no sockets, no clock.
+//!
+//! Everything that comes from outside is parsed here into types before anything else sees it.
+#![forbid(unsafe_code)]
+
+pub mod api;
