@@ -1,2 +1,75 @@
-//! xtask
-fn main() {}
+//! What `make` and CI call. `cargo xtask help` lists the commands.
+//!
+//! xtask compiles without libvirt and without any Debian package beyond a C compiler,
+//! because installing those packages is its own first job.
+
+mod bench;
+mod cargo;
+mod check;
+mod demo;
+mod deny;
+mod fuzz;
+mod generate;
+mod install;
+mod shell;
+mod sim;
+mod test;
+mod tidy;
+mod walls;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// What make and CI call.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One variant a command; the doc comment is its help text.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install the Debian packages of xtask/packages.txt that are missing.
+    Install,
+    /// Build every crate and both binaries.
+    Build,
+    /// Formatting, lints, licences and bans, walls between crates, tidiness of the tree.
+    Check,
+    /// Everything that a change can break: install, check, all tests, simulation, fuzz corpora.
+    Test(test::Options),
+    /// The main job on this machine: control plane, one sandboxed TE host, a lease, a deployment.
+    Demo(demo::Options),
+    /// Run seeds of the simulation.
+    Sim(sim::Options),
+    /// Run benchmarks; results go to target/bench/*.json.
+    Bench(bench::Options),
+    /// Fuzz for a while (needs a nightly toolchain and cargo-fuzz).
+    Fuzz(fuzz::Options),
+    /// Regenerate the checked-in OpenAPI document.
+    Openapi,
+    /// Regenerate the checked-in man pages.
+    Man,
+    /// Regenerate the checked-in shell completions.
+    Completions,
+    /// Remove everything that was built.
+    Clean,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Install => install::run(),
+        Command::Build => cargo::build_workspace(),
+        Command::Check => check::run(),
+        Command::Test(options) => test::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Sim(options) => sim::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Openapi => generate::openapi(),
+        Command::Man => generate::man_pages(),
+        Command::Completions => generate::completions(),
+        Command::Clean => cargo::clean(),
+    }
+}

@@ -1,0 +1,44 @@
+//! Benchmarks: one file each, all with the same kind of result (`Report`).
+
+mod report;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+pub(crate) use report::Report;
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Which benchmarks; all of them when none is named.
+    names: Vec<Name>,
+    /// Shorter runs: shows that it works, not how fast.
+    #[arg(long)]
+    smoke: bool,
+}
+
+/// One variant a benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {}
+
+/// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let names =
+        if options.names.is_empty() { Name::value_variants() } else { options.names.as_slice() };
+    let mut missed = Vec::new();
+    for name in names {
+        let report = run_one(*name, options.smoke)?;
+        print!("{report}");
+        report.write()?;
+        missed.extend(report.missed());
+    }
+    if !missed.is_empty() && !options.smoke {
+        bail!("goals missed:\n{}", missed.join("\n"));
+    }
+    Ok(())
+}
+
+fn run_one(name: Name, smoke: bool) -> Result<Report> {
+    let _ = smoke;
+    match name {}
+}

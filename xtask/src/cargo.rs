@@ -1,0 +1,41 @@
+//! Calls of cargo. One choice of packages and features everywhere, so that nothing is built twice.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::shell;
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| shell::root().join("target"), |dir| shell::root().join(dir))
+}
+
+/// Cargo itself, in the root of the tree, deaf to the terminal's input.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(shell::root());
+    // `cargo xtask` is run by cargo, which sets these for xtask alone; passed on, they make
+    // build scripts believe that something changed.
+    for variable in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Every crate with its binaries, in the profile that tests, demo and simulation share.
+pub(crate) fn build_workspace() -> Result<()> {
+    shell::run(cargo().args(["build", "--workspace", "--locked"]))
+}
+
+/// Path of a binary of ours in the shared profile.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    target_dir().join("debug").join(name)
+}
+
+/// Remove everything that was built.
+pub(crate) fn clean() -> Result<()> {
+    shell::run(cargo().arg("clean"))
+}
