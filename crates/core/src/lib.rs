@@ -7,5 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod lease;
 pub mod refused;
 pub mod time;

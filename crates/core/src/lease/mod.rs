@@ -1,0 +1,3 @@
+//! Leases: who may use which TE, until when, and who is next.
+
+pub mod fence;
