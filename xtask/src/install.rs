@@ -1,6 +1,7 @@
 //! Installs the Debian packages that are missing; a second run only asks dpkg and takes a moment.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -37,6 +38,12 @@ pub(crate) fn run() -> Result<()> {
     let still = self::missing(&wanted)?;
     if !still.is_empty() {
         bail!("apt-get ended well, but these are still not installed: {}", still.join(" "));
+    }
+    if Path::new("/run/systemd/system").exists() {
+        eprintln!(
+            "Some of these packages bring services. None was started now; at the next boot Debian starts them. \
+             toci's sandbox needs none of them: `systemctl disable NAME` for those that you do not want."
+        );
     }
     Ok(())
 }

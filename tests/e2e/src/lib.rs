@@ -1,0 +1,13 @@
+//! Helpers of the end-to-end tests: a lab is a set of namespaces in which the real `toci` and
+//! `toci-host` run as processes. When a lab is dropped, or the test process ends by any means,
+//! everything in it ends. Nothing in it can be reached from the machine's network, nor reach it.
+
+mod binaries;
+mod lab;
+mod leftovers;
+mod wait;
+
+pub use binaries::binary;
+pub use lab::{Lab, Process};
+pub use leftovers::Leftovers;
+pub use wait::wait_for;
