@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::shell;
+use crate::{shell, tools};
 
 /// The targets in fuzz/fuzz_targets.
 const TARGETS: [&str; 4] = ["gearman_frame", "gearman_admin", "ssh_command", "te_json"];
@@ -23,20 +23,24 @@ pub(crate) struct Options {
 
 /// Fuzz one target after the other.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    shell::read(Command::new("cargo").args(["fuzz", "--version"]))
-        .context("cargo-fuzz is missing: cargo install cargo-fuzz --locked")?;
+    let cargo_fuzz = tools::CARGO_FUZZ.path()?;
     let targets = options.target.as_deref().map_or(TARGETS.to_vec(), |target| vec![target]);
     for target in targets {
         eprintln!("== fuzz {target} for {} s", options.seconds);
         shell::run(
-            // A nightly toolchain whatever rust-toolchain.toml pins: libFuzzer needs unstable flags.
-            // `cargo xtask` put the pinned toolchain into the environment; rustup heeds `+nightly` first.
+            // libFuzzer needs unstable flags, so a nightly toolchain whatever rust-toolchain.toml pins.
             Command::new("rustup")
-                .args(["run", "nightly", "cargo", "fuzz", "run", target, "--"])
+                .args(["run", "nightly"])
+                .arg(&cargo_fuzz)
+                .args(["run", target, "--"])
                 .arg(format!("-max_total_time={}", options.seconds))
                 .args(["-max_len=65536", "-timeout=5", "-rss_limit_mb=1024"])
+                // `cargo xtask` runs with the pinned toolchain and hands that down in these.
+                .env_remove("CARGO")
+                .env_remove("RUSTUP_TOOLCHAIN")
                 .current_dir(shell::root().join("fuzz")),
-        )?;
+        )
+        .context("fuzzing (it needs a nightly toolchain: rustup toolchain install nightly)")?;
     }
     Ok(())
 }

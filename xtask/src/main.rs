@@ -15,6 +15,7 @@ mod shell;
 mod sim;
 mod test;
 mod tidy;
+mod tools;
 mod walls;
 
 use std::process::ExitCode;

@@ -3,11 +3,13 @@
 //! everything in it ends. Nothing in it can be reached from the machine's network, nor reach it.
 
 mod binaries;
+mod documentation;
 mod lab;
 mod leftovers;
 mod wait;
 
 pub use binaries::binary;
+pub use documentation::{Example, examples};
 pub use lab::{Lab, Process};
 pub use leftovers::Leftovers;
 pub use wait::wait_for;
