@@ -6,6 +6,7 @@
 //! simulator (`toci-sim`) can replay a run from its seed.
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod id;
 pub mod lease;
 pub mod refused;
