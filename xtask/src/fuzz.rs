@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: long runs of the fuzz targets. Their corpora are replayed by the tests without any of this.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -26,15 +27,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let cargo_fuzz = tools::CARGO_FUZZ.path()?;
     let targets = options.target.as_deref().map_or(TARGETS.to_vec(), |target| vec![target]);
     for target in targets {
+        let found = shell::root().join("fuzz/found").join(target);
+        fs::create_dir_all(&found).with_context(|| found.display().to_string())?;
         eprintln!("== fuzz {target} for {} s", options.seconds);
         shell::run(
             // libFuzzer needs unstable flags, so a nightly toolchain whatever rust-toolchain.toml pins.
             Command::new("rustup")
                 .args(["run", "nightly"])
                 .arg(&cargo_fuzz)
-                .args(["run", target, "--"])
+                // What it finds goes to the first folder; the seeds in the second stay as they are in git.
+                .args([
+                    "run",
+                    target,
+                    &format!("found/{target}"),
+                    &format!("corpus/{target}"),
+                    "--",
+                ])
                 .arg(format!("-max_total_time={}", options.seconds))
-                .args(["-max_len=65536", "-timeout=5", "-rss_limit_mb=1024"])
+                .args(["-max_len=16384", "-timeout=5", "-rss_limit_mb=1024"])
                 // `cargo xtask` runs with the pinned toolchain and hands that down in these.
                 .env_remove("CARGO")
                 .env_remove("RUSTUP_TOOLCHAIN")

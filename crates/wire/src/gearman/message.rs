@@ -161,7 +161,7 @@ fn assignment<'a>(
 }
 
 fn error<'a>(code: &'a [u8], text: &'a [u8]) -> Message<'a> {
-    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     let words = |bytes| std::str::from_utf8(bytes).unwrap_or("(not UTF-8)");
     Message::Error { code: words(code), text: words(text) }
 }
