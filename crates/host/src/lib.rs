@@ -1,1 +1,23 @@
-//! TE-HOST.
+//! TE HOST. Carves a machine into test environments, serves them to leases, makes them blank again.
+//!
+//! Planning is pure (`plan`, `carve`); `libvirt`, `ovs`, `netdev`, `disk`, `dhcp` and `sandbox`
+//! are thin adapters that execute plans. Architecture invariant: `libvirt` is the only file that
+//! uses the `virt` crate.
+
+pub mod carve;
+pub mod commands;
+pub mod config;
+pub mod dhcp;
+pub mod disk;
+pub mod facts;
+pub mod host;
+pub mod libvirt;
+pub mod names;
+pub mod netdev;
+pub mod ovs;
+pub mod plan;
+pub mod power;
+pub mod probe;
+pub mod run;
+pub mod sandbox;
+pub mod state;

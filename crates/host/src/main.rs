@@ -1,2 +1,5 @@
-//! main
-fn main() {}
+//! The binary `toci-host`.
+
+fn main() -> std::process::ExitCode {
+    toci_host::commands::main()
+}

@@ -1,0 +1,76 @@
+//! Network devices: `ip` and `/proc/sys`.
+
+use crate::names;
+use crate::plan::DeviceWorld;
+use crate::run::{CommandError, run};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Devices of this network namespace that we want (`wanted`) or whose name is one of ours.
+pub async fn devices(
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, DeviceWorld>, CommandError> {
+    let text = run("ip", &["-json", "address", "show"]).await?;
+    let list: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let mut found = BTreeMap::new();
+    for d in list.as_array().into_iter().flatten() {
+        let Some(name) = d["ifname"].as_str().filter(|n| wanted(n) || names::is_tap(n)) else {
+            continue;
+        };
+        let flags = d["flags"].as_array().cloned().unwrap_or_default();
+        let addresses = d["addr_info"].as_array().into_iter().flatten().filter_map(|a| {
+            (a["family"] == "inet").then_some(())?;
+            Some(format!("{}/{}", a["local"].as_str()?, a["prefixlen"].as_u64()?))
+        });
+        found.insert(
+            name.to_owned(),
+            DeviceWorld {
+                index: d["ifindex"].as_u64().and_then(|i| u32::try_from(i).ok()).unwrap_or(0),
+                up: flags.iter().any(|f| f == "UP"),
+                addresses: addresses.collect(),
+            },
+        );
+    }
+    Ok(found)
+}
+
+/// Makes a persistent tap that is deaf towards the host: with Open vSwitch's userspace datapath
+/// the kernel sees the frames of its ports too, and must not answer them.
+pub async fn create_tap(device: &str) -> Result<(), CommandError> {
+    run("ip", &["tuntap", "add", "dev", device, "mode", "tap"]).await?;
+    run("ip", &["link", "set", "dev", device, "addrgenmode", "none"]).await?;
+    // Without IPv6 in the kernel there is nothing to switch off.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1");
+    let _ = std::fs::write(format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore"), "8");
+    Ok(())
+}
+
+/// Removes a tap; one that is not there is fine.
+pub async fn delete_tap(device: &str) -> Result<(), CommandError> {
+    if !exists(device) {
+        return Ok(());
+    }
+    run("ip", &["link", "delete", "dev", device]).await.map(drop)
+}
+
+/// Sets a device up, and its address.
+pub async fn set_device(device: &str, address: Option<&str>) -> Result<(), CommandError> {
+    run("ip", &["link", "set", "dev", device, "up"]).await?;
+    if let Some(address) = address {
+        run("ip", &["address", "replace", address, "dev", device]).await?;
+    }
+    Ok(())
+}
+
+/// Whether a device is there.
+#[must_use]
+pub fn exists(device: &str) -> bool {
+    std::path::Path::new("/sys/class/net").join(device).exists()
+}
+
+/// The kernel's number of a device.
+#[must_use]
+pub fn index(device: &str) -> Option<u32> {
+    let path = std::path::Path::new("/sys/class/net").join(device).join("ifindex");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,30 @@
+//! Plan, then execute: what should be on the host, what is, and the steps from one to the other.
+//!
+//! ```text
+//! config + carving ──▶ desired() ─┐
+//!                                 ├──▶ plan() ──▶ Plan: Display shows it, apply() executes it
+//! observe() ─────────▶ World ─────┘
+//! ```
+//!
+//! Everything here is pure. Execution makes no choices.
+
+mod desired;
+mod diff;
+mod dnsmasq;
+mod domain_xml;
+mod flows;
+mod reset;
+mod world;
+
+pub use desired::{
+    Bridge, Desired, Device, DomainSpec, FailMode, HostFacts, Port, PortKind, SANDBOX_UPLINK,
+    TeSpec, desired, te_specs,
+};
+pub use diff::{Plan, Step, plan, teardown};
+pub use dnsmasq::{DhcpSpec, dnsmasq_conf};
+pub use domain_xml::{
+    BootDevice, MachineSpec, NicSpec, boot_device, domain_xml, fingerprint_in, with_boot_device,
+};
+pub use flows::public_flows;
+pub use reset::{reset_plan, vacate_plan};
+pub use world::{BridgeWorld, DeviceWorld, DhcpWorld, DomainWorld, PortWorld, World};
