@@ -1,1 +1,3 @@
 //! DRIVES.
+
+pub mod broker;
