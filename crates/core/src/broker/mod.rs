@@ -9,6 +9,7 @@
 
 mod acl;
 mod admin;
+mod choices;
 mod conn;
 mod flow;
 mod function;
@@ -23,6 +24,7 @@ mod vocabulary;
 mod tests;
 
 pub use acl::{ACL_MAX_ENTRIES, ACL_PATTERN_MAX_BYTES, Acl, AclEntry, AclError, Pattern};
+pub use choices::CHOICES;
 pub use machine::{Broker, Figures, FunctionView};
 pub use settings::{
     CLIENT_ID_MAX_BYTES, Cancel, ClientLoss, Coalescing, Exceptions, Expiry,

@@ -85,8 +85,7 @@ fn close(acl: &mut Acl, section: Option<(String, usize, AclEntry)>) -> Result<()
 }
 
 fn set(entry: &mut AclEntry, key: &str, value: &str) -> Result<(), String> {
-    // python's parser, which geard used, doubles the percent sign.
-    let pattern = || Pattern::new(&value.replace("%%", "%")).map_err(|e| e.to_string());
+    let pattern = || Pattern::new(value).map_err(|e| e.to_string());
     match key.to_ascii_lowercase().as_str() {
         "register" => entry.register = Some(pattern()?),
         "invoke" => entry.invoke = Some(pattern()?),
@@ -108,8 +107,7 @@ mod tests {
 
     #[test]
     fn a_file_becomes_a_list() {
-        let text =
-            "# who may what\n[w 1]\nregister = lock.*\n\n; c\n[c]\ninvoke: a%%b\ngrant=Yes\n";
+        let text = "# who may what\n[w 1]\nregister = lock.*\n\n; c\n[c]\ninvoke: a%b\ngrant=Yes\n";
         let acl = parse_acl(text).unwrap();
         assert!(acl.may_register(Some("w 1"), b"lockenv"));
         assert!(acl.may_invoke(Some("c"), b"a%b"));

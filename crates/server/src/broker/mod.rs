@@ -4,10 +4,12 @@
 //! silent peer costs its socket and nothing else.
 
 mod acl_file;
+mod daemon;
 mod driver;
 mod engine;
 mod face;
 mod geard;
+mod geard_log;
 mod options;
 mod outlets;
 mod sockets;
