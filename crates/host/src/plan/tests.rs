@@ -1,3 +1,5 @@
+//! Plans of whole hosts: what is wanted, what is there, and the steps between.
+
 use super::super::*;
 use crate::carve::{Carved, Resources, carve};
 use crate::config::Config;
