@@ -1,1 +1,3 @@
 //! CALLS. Client side of the API (`api`) and of the Gearman broker (`gearman`), shared by the CLI and by hosts.
+
+pub mod api;

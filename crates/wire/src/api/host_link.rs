@@ -35,7 +35,7 @@ pub struct EnrolTokenRequest {
 }
 
 /// A one-time token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EnrolTokenResponse {
     /// The secret; shown once, stored only as a hash.
     pub token: String,
@@ -43,8 +43,16 @@ pub struct EnrolTokenResponse {
     pub expires_us: i64,
 }
 
+impl core::fmt::Debug for EnrolTokenResponse {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("EnrolTokenResponse")
+            .field("expires_us", &self.expires_us)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A host introduces itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolRequest {
     /// The one-time token.
@@ -53,13 +61,25 @@ pub struct EnrolRequest {
     pub host: String,
 }
 
+impl core::fmt::Debug for EnrolRequest {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("EnrolRequest").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
 /// A host is in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Enrolled {
     /// Its name.
     pub host: String,
     /// Its bearer token from now on; shown once, stored only as a hash.
     pub token: String,
+}
+
+impl core::fmt::Debug for Enrolled {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Enrolled").field("host", &self.host).finish_non_exhaustive()
+    }
 }
 
 /// All that the server wants of a host.

@@ -6,7 +6,9 @@
 mod error;
 mod host_link;
 mod lease;
+mod stream;
 mod testenv;
+mod token;
 
 pub use error::{ApiError, ErrorBody, ErrorKind};
 pub use host_link::{
@@ -17,10 +19,15 @@ pub use host_link::{
 pub use lease::{
     Extend, Hold, Lease, LeaseRequest, LeaseState, LeaseTestenv, LeasedTe, Release, Revoke, Waiting,
 };
-pub use testenv::{
-    Connection, Host, HostStatus, MachineState, PowerAction, PowerRequest, Quarantine, TeState,
-    TestEnv,
+pub use stream::{
+    EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
+    EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES, STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
 };
+pub use testenv::{
+    Connection, Host, HostStatus, ImagePushed, MachineState, PowerAction, PowerRequest, Quarantine,
+    TeState, TestEnv,
+};
+pub use token::{BadRole, NewToken, Role, TokenInfo, TokenRequest};
 
 /// Path prefix of every route.
 pub const PREFIX: &str = "/api/v1";

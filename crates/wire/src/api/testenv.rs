@@ -10,7 +10,7 @@
 //! POST /testenvs/{te}/power                PowerRequest -> [MachineState]   holder, operator
 //! GET  /testenvs/{te}/machines/{m}/console    -> text/plain, ?follow=true streams   holder, operator
 //! GET  /testenvs/{te}/machines/{m}/screenshot -> image/png       holder, operator
-//! PUT  /testenvs/{te}/machines/{m}/image   qcow2 or raw bytes -> {"bytes","sha256"}  holder, operator
+//! PUT  /testenvs/{te}/machines/{m}/image   qcow2 or raw bytes -> ImagePushed  holder, operator
 //! GET  /hosts, /hosts/{host}               -> Host               read-only
 //! POST /hosts/{host}/drain|undrain         -> Host               operator
 //! POST /hosts/enrol-tokens                 EnrolTokenRequest -> EnrolTokenResponse   operator
@@ -116,6 +116,17 @@ pub struct PowerRequest {
 pub struct Quarantine {
     /// For people.
     pub reason: String,
+}
+
+/// Answer to `PUT /testenvs/{te}/machines/{m}/image`: the image is in place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImagePushed {
+    /// Bytes received by the host.
+    pub bytes: u64,
+    /// Hex SHA-256 of them.
+    pub sha256: String,
+    /// `qcow2` or `raw`.
+    pub format: String,
 }
 
 /// Whether a host is there.
