@@ -6,10 +6,12 @@ mod binaries;
 mod documentation;
 mod lab;
 mod leftovers;
+mod te_host;
 mod wait;
 
 pub use binaries::binary;
 pub use documentation::{Example, examples};
 pub use lab::{Lab, Process};
 pub use leftovers::Leftovers;
+pub use te_host::TeHost;
 pub use wait::wait_for;
