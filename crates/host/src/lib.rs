@@ -10,6 +10,7 @@ pub mod config;
 pub mod dhcp;
 pub mod disk;
 pub mod facts;
+pub mod gateway;
 pub mod host;
 pub mod libvirt;
 pub mod names;

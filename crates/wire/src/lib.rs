@@ -6,3 +6,4 @@
 pub mod api;
 pub mod gearman;
 pub mod ovsdb;
+pub mod ssh_command;
