@@ -7,5 +7,5 @@ mod command;
 pub mod output;
 mod parse;
 
-pub use command::{BootDevice, Command, MachineName, PowerVerb, Refused};
+pub use command::{BootDevice, Command, MACHINE_NAME_MAX_BYTES, MachineName, PowerVerb, Refused};
 pub use parse::{ALLOWED, COMMAND_MAX_BYTES, fuzz_command, parse};
