@@ -1,5 +1,6 @@
 //! The command line of `toci-host`.
 
+use crate::agent::{self, AgentError, run_agent};
 use crate::config::{Config, DEFAULT_PATH, Mode};
 use crate::host::Host;
 use crate::plan;
@@ -63,6 +64,17 @@ enum Sub {
         #[command(flatten)]
         c: Configured,
     },
+    /// Trade a one-time token (`toci host enrol`) for this host's credential.
+    Enrol {
+        #[command(flatten)]
+        c: Configured,
+        /// The server, if it is reached otherwise than the configuration says.
+        #[arg(long)]
+        server: Option<String>,
+        /// File with the token.
+        #[arg(long)]
+        token_file: PathBuf,
+    },
     /// Run a command inside the running sandbox, for example `virsh list --all`.
     Enter {
         #[command(flatten)]
@@ -99,7 +111,8 @@ pub fn main() -> ExitCode {
         Err(e) => {
             eprintln!("toci-host: {e:#}");
             let refused = e.downcast_ref::<crate::config::ConfigError>().is_some()
-                || e.downcast_ref::<Refusal>().is_some();
+                || e.downcast_ref::<Refusal>().is_some()
+                || e.downcast_ref::<AgentError>().is_some_and(AgentError::is_refusal);
             ExitCode::from(if refused { EXIT_REFUSED } else { 1 })
         }
     }
@@ -148,6 +161,14 @@ fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
             let state = StateDir::open(&config.state)?;
             let answer = runtime()?.block_on(probe::kvm(&config, &state))?;
             println!("{}: {}", if answer.kvm { "kvm" } else { "qemu" }, answer.because);
+            Ok(ExitCode::SUCCESS)
+        }
+        Sub::Enrol { c, server, token_file } => {
+            let config = Config::load(&c.config)?;
+            let state = StateDir::open(&config.state)?;
+            let enrolled = agent::enrol(&config, &state, server.as_deref(), &token_file);
+            runtime()?.block_on(enrolled)?;
+            println!("{} is enrolled", config.name);
             Ok(ExitCode::SUCCESS)
         }
         Sub::Enter { c, command } => {
@@ -226,10 +247,7 @@ fn run(c: &Configured, standalone: bool) -> anyhow::Result<ExitCode> {
         };
         return runtime()?.block_on(async {
             let host = Host::open(config).await?;
-            host.ready().await?;
-            host.prepare_folders()?;
-            host.converge().await?;
-            std::future::pending::<()>().await;
+            run_agent(host, standalone).await?;
             Ok(ExitCode::SUCCESS)
         });
     }

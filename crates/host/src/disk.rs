@@ -89,6 +89,20 @@ impl Images {
         Ok(tokio::fs::read(path).await.map_err(io("read", path))? == blank)
     }
 
+    /// Removes what is left of uploads to `path` that did not come to an end.
+    pub fn drop_partial(&self, path: &Path) -> Result<(), DiskError> {
+        let Some(stem) = path.file_stem().map(|s| format!("{}.", s.to_string_lossy())) else {
+            return Ok(());
+        };
+        for entry in std::fs::read_dir(&self.folder).map_err(io("list", &self.folder))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&stem) && entry.path() != path {
+                std::fs::remove_file(entry.path()).map_err(io("delete", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a disk; one that is not there is fine.
     pub async fn delete(&self, path: &Path) -> Result<(), DiskError> {
         match tokio::fs::remove_file(path).await {

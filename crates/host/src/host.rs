@@ -101,8 +101,16 @@ impl Host {
 
     /// What is there.
     pub async fn observe(&self) -> Result<World, HostError> {
-        let mut world = self.observe_machines().await?;
-        world.bridges = self.ovs.bridges().await?;
+        let mut world = self.observe_network().await?;
+        let machines = self.observe_machines().await?;
+        world.domains = machines.domains;
+        world.disks = machines.disks;
+        Ok(world)
+    }
+
+    /// Everything but machines and disks.
+    pub async fn observe_network(&self) -> Result<World, HostError> {
+        let mut world = World { bridges: self.ovs.bridges().await?, ..World::default() };
         world.bridges.retain(|name, b| is_interesting(name, b));
         world.devices = netdev::devices(|n| self.desired.devices.contains_key(n)).await?;
         for (bridge, flows) in &self.desired.flows {

@@ -4,15 +4,21 @@
 //! are thin adapters that execute plans. Architecture invariant: `libvirt` is the only file that
 //! uses the `virt` crate.
 
+pub mod agent;
 pub mod carve;
+pub mod chain;
 pub mod commands;
 pub mod config;
+pub mod console;
 pub mod dhcp;
 pub mod disk;
 pub mod facts;
 pub mod gateway;
+pub mod gateway_port;
 pub mod host;
+pub mod image;
 pub mod libvirt;
+pub mod machines;
 pub mod names;
 pub mod netdev;
 pub mod ovs;
@@ -21,4 +27,6 @@ pub mod power;
 pub mod probe;
 pub mod run;
 pub mod sandbox;
+pub mod screenshot;
 pub mod state;
+pub mod te;

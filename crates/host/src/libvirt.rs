@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use toci_wire::ssh_command::output::{DomainState, Row};
 use tokio::sync::oneshot;
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -180,13 +181,21 @@ impl Libvirt {
         .await
     }
 
-    /// Whether each of these runs; one that does not exist is off.
-    pub async fn powers(&self, names: Vec<String>) -> Result<Vec<Power>, LibvirtError> {
+    /// How each of these is; one that does not exist is off.
+    pub async fn rows(&self, names: Vec<String>) -> Result<Vec<Row>, LibvirtError> {
         self.call("look at domains".into(), move |c| {
-            let on = c.list_all_domains(virt_sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
-            let on: Vec<String> = on.iter().filter_map(|d| d.get_name().ok()).collect();
-            let power = |n: &String| if on.contains(n) { Power::On } else { Power::Off };
-            Ok(names.iter().map(power).collect())
+            let flags = virt_sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE;
+            let active: BTreeMap<String, Domain> = c
+                .list_all_domains(flags)?
+                .into_iter()
+                .filter_map(|d| Some((d.get_name().ok()?, d)))
+                .collect();
+            let row = |name: String| {
+                let domain = active.get(&name);
+                let state = domain.map(|d| d.get_state().map_or(0, |(s, _)| s));
+                Row { id: domain.and_then(Domain::get_id), name, state: domain_state(state) }
+            };
+            Ok(names.into_iter().map(row).collect())
         })
         .await
     }
@@ -271,6 +280,17 @@ fn serve(queue: &Mutex<Receiver<Job>>, uri: &str) {
             connection = Connect::open(Some(uri)).ok();
         }
         job(&mut connection);
+    }
+}
+
+/// libvirt's state of an active domain in virsh's terms; `None` is an inactive one.
+fn domain_state(state: Option<u32>) -> DomainState {
+    match state {
+        None | Some(virt_sys::VIR_DOMAIN_SHUTOFF) => DomainState::ShutOff,
+        Some(virt_sys::VIR_DOMAIN_PAUSED) => DomainState::Paused,
+        Some(virt_sys::VIR_DOMAIN_SHUTDOWN) => DomainState::InShutdown,
+        Some(virt_sys::VIR_DOMAIN_CRASHED) => DomainState::Crashed,
+        Some(_) => DomainState::Running,
     }
 }
 

@@ -1,4 +1,3 @@
 //! DRIVES.
 
 pub mod broker;
-pub mod tasks;

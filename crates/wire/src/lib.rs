@@ -7,3 +7,4 @@ pub mod api;
 pub mod gearman;
 pub mod ovsdb;
 pub mod ssh_command;
+pub mod te_json;

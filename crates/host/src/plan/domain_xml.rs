@@ -4,43 +4,10 @@
 use crate::config::Arch;
 use crate::names;
 use std::path::PathBuf;
+pub use toci_wire::ssh_command::BootDevice;
 
 /// Namespace of our element in the metadata of a domain.
 const METADATA_URI: &str = "urn:toci:machine:1";
-
-/// What a machine boots from. The power drivers of 2014 set it by editing the XML (origin.md 2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootDevice {
-    /// Its disk.
-    Hd,
-    /// PXE from its first NIC.
-    Network,
-    /// A CD.
-    Cdrom,
-}
-
-impl BootDevice {
-    /// libvirt's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BootDevice::Hd => "hd",
-            BootDevice::Network => "network",
-            BootDevice::Cdrom => "cdrom",
-        }
-    }
-
-    /// From libvirt's word.
-    #[must_use]
-    pub fn parse(s: &str) -> Option<BootDevice> {
-        match s {
-            "hd" => Some(BootDevice::Hd),
-            "network" => Some(BootDevice::Network),
-            "cdrom" => Some(BootDevice::Cdrom),
-            _ => None,
-        }
-    }
-}
 
 /// A NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]

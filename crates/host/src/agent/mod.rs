@@ -1,0 +1,12 @@
+//! The agent: everything in place, TEs served, the server told.
+
+mod credential;
+mod keeper;
+mod link;
+mod operations;
+mod reporter;
+mod run;
+mod standalone;
+
+pub use credential::{CredentialError, client, enrol};
+pub use run::{AgentError, run_agent};

@@ -1,0 +1,141 @@
+//! Puts the parts together.
+
+use super::credential::{self, CredentialError};
+use super::operations::{OPERATIONS_MAX, Operations};
+use super::reporter::Reporter;
+use super::{keeper, link, standalone};
+use crate::chain::Chain;
+use crate::gateway_port::{GatewayError, start_gateway};
+use crate::host::{Host, HostError};
+use crate::state::{self, StateError};
+use crate::te::{TeTaskHandle, incarnation, start_te};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::sleep;
+
+/// Attempts to get everything in place at the start before the agent gives up (and is started again).
+const START_ATTEMPTS: u32 = 5;
+const START_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between attempts to enrol.
+const ENROL_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The host cannot be put in order.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The state folder.
+    #[error("state")]
+    State(#[from] StateError),
+    /// The gateway cannot listen.
+    #[error("gateway")]
+    Gateway(#[from] GatewayError),
+    /// No way to the server.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The runtime.
+    #[error("signals")]
+    Signals(#[source] std::io::Error),
+}
+
+impl AgentError {
+    /// The caller's fault: starting again will not help.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            AgentError::Host(HostError::DoesNotFit(_) | HostError::Conflicts(_))
+            | AgentError::Credential(
+                CredentialError::NoServer
+                | CredentialError::NotEnrolled
+                | CredentialError::Endpoint(_),
+            ) => true,
+            AgentError::Host(_)
+            | AgentError::State(_)
+            | AgentError::Gateway(_)
+            | AgentError::Credential(_)
+            | AgentError::Signals(_) => false,
+        }
+    }
+}
+
+/// Runs the agent until SIGTERM. Machines go on running when it ends.
+pub async fn run_agent(host: Host, alone: bool) -> Result<(), AgentError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    let host = Arc::new(host);
+    if !alone && host.config.server.is_none() {
+        return Err(CredentialError::NoServer.into());
+    }
+    in_place(&host).await?;
+    let gateway = start_gateway(&host).await?;
+    let incarnation = incarnation()?;
+    let mut tes = Vec::new();
+    for te in &host.tes {
+        tes.push(start_te(&host, &Arc::new(te.clone()), &gateway, &incarnation).await?);
+    }
+    let (problems_out, problems) = watch::channel(Vec::new());
+    tokio::spawn(keeper::keep(Arc::clone(&host), problems_out));
+    tracing::info!(host = %host.config.name, tes = tes.len(), "in place");
+    if alone {
+        for te in tes {
+            tokio::spawn(standalone::serve(Arc::clone(&host), te));
+        }
+    } else {
+        connect(&host, tes, problems).await?;
+    }
+    terminate.recv().await;
+    Ok(())
+}
+
+async fn in_place(host: &Host) -> Result<(), HostError> {
+    host.ready().await?;
+    host.prepare_folders()?;
+    for _ in 1..START_ATTEMPTS {
+        match host.converge().await {
+            Ok(_) => return Ok(()),
+            Err(e @ HostError::Conflicts(_)) => return Err(e),
+            Err(e) => tracing::warn!(error = %Chain(&e), "not in place yet"),
+        }
+        sleep(START_PAUSE).await;
+    }
+    host.converge().await.map(drop)
+}
+
+async fn connect(
+    host: &Arc<Host>,
+    tes: Vec<TeTaskHandle>,
+    problems: watch::Receiver<Vec<String>>,
+) -> Result<(), AgentError> {
+    let client = loop {
+        match credential::client(&host.config, &host.state).await {
+            Ok(client) => break client,
+            // The server may be started after us.
+            Err(CredentialError::Server(e)) => {
+                tracing::warn!(error = %Chain(&e), "cannot enrol yet");
+                sleep(ENROL_PAUSE).await;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    };
+    let reporter = Arc::new(Reporter {
+        host: Arc::clone(host),
+        tes,
+        client,
+        problems,
+        boot_id: state::random_hex(8)?,
+        sequence: AtomicU64::new(0),
+        every_s: AtomicU64::new(0),
+        news: Notify::new(),
+    });
+    let operations = Arc::new(Operations {
+        reporter: Arc::clone(&reporter),
+        running: Semaphore::new(OPERATIONS_MAX),
+    });
+    reporter.watch();
+    tokio::spawn(Arc::clone(&reporter).run());
+    tokio::spawn(link::listen(reporter, operations));
+    Ok(())
+}

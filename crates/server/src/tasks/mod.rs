@@ -1,3 +1,0 @@
-//! One task a stage.
-
-pub mod lease;
