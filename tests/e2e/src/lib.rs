@@ -3,6 +3,7 @@
 //! everything in it ends. Nothing in it can be reached from the machine's network, nor reach it.
 
 mod binaries;
+mod ci;
 mod documentation;
 mod lab;
 mod leftovers;
@@ -10,6 +11,7 @@ mod te_host;
 mod wait;
 
 pub use binaries::binary;
+pub use ci::Ci;
 pub use documentation::{Example, examples};
 pub use lab::{Lab, Process};
 pub use leftovers::Leftovers;
