@@ -2,6 +2,7 @@
 //! tries every file of `fuzz/corpus` in every test run, on the stable toolchain.
 use toci_core::broker::AdminCommand;
 use toci_wire::gearman;
+use toci_wire::ssh_command::{self, Command};
 
 /// A stream of Gearman packets and lines: cut, decoded, encoded again, decoded to the same.
 pub(crate) fn gearman_frame(bytes: &[u8]) {
@@ -40,4 +41,30 @@ pub(crate) fn gearman_admin(line: &[u8]) {
         assert!(answer.starts_with("ERR "), "{answer}");
         assert!(!answer.chars().any(char::is_control), "{answer:?}");
     }
+}
+
+/// A command line at the gateway: only machines' plain names get through, and what is refused is safe to show.
+pub(crate) fn ssh_command(line: &[u8]) {
+    ssh_command::fuzz_command(line);
+    let machine = match ssh_command::parse(line) {
+        Ok(
+            Command::Power { machine, .. }
+            | Command::DumpXml { machine, .. }
+            | Command::DomState { machine }
+            | Command::Macs { machine }
+            | Command::GetBootDevice { machine }
+            | Command::SetBootDevice { machine, .. },
+        ) => machine,
+        Ok(
+            Command::List { .. }
+            | Command::ListNames { .. }
+            | Command::ListNamesByAwk
+            | Command::ListRunningQuoted
+            | Command::CopySeed { .. },
+        )
+        | Err(_) => return,
+    };
+    let name = machine.as_str();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    assert!(!name.is_empty() && !name.starts_with('-') && name.bytes().all(is_plain), "{name:?}");
 }

@@ -32,3 +32,8 @@ fn gearman_frame() {
 fn gearman_admin() {
     replay("gearman_admin", properties::gearman_admin);
 }
+
+#[test]
+fn ssh_command() {
+    replay("ssh_command", properties::ssh_command);
+}
