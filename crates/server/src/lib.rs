@@ -1,3 +1,4 @@
 //! DRIVES.
 
 pub mod broker;
+pub mod tasks;

@@ -1,1 +1,30 @@
-//! REMEMBERS.
+//! REMEMBERS. All state of the control plane, in SQLite (a file, the default) or PostgreSQL, from
+//! one SQL text. One file a stage. The only crate that knows sqlx.
+//!
+//! Rules of the one text: ids TEXT, numbers and times (microseconds) BIGINT, JSON as TEXT, `$1`
+//! binds, `ON CONFLICT` and `RETURNING`; a test prepares every statement on both databases.
+//!
+//! A commit is on disk when it returns: SQLite runs with `synchronous = FULL` in WAL mode,
+//! PostgreSQL with its own default. One writer: [`Store::claim_book`] raises an epoch that every
+//! commit of the book checks, so a server that was replaced can no longer write.
+#![forbid(unsafe_code)]
+
+mod db;
+mod error;
+mod history;
+mod lease;
+mod row;
+mod token;
+
+pub use db::Store;
+pub use error::StoreError;
+pub use history::LeaseFilter;
+pub use lease::{Batch, ClockMark, Credential};
+pub use token::{Enrolment, TokenRow};
+
+/// Every statement with a fixed text, for the test that prepares them on both databases.
+#[must_use]
+pub fn statements() -> Vec<String> {
+    let fixed = lease::STATEMENTS.iter().chain(token::STATEMENTS).chain(history::STATEMENTS);
+    fixed.map(|s| (*s).to_owned()).chain(row::statements()).collect()
+}

@@ -1,0 +1,3 @@
+//! One task a stage.
+
+pub mod lease;

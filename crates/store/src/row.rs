@@ -1,0 +1,197 @@
+//! Writing many rows with few statements: each table's upsert, for 1, 8 or 64 rows at a time.
+
+use crate::db::{Tx, in_tx};
+use crate::error::StoreError;
+use sqlx::{AssertSqlSafe, Row as _};
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+
+/// Row counts for which there is a statement; each is prepared once a connection.
+const CHUNKS: [usize; 3] = [64, 8, 1];
+
+/// A table that is written by upsert.
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    /// How many of the first columns are the key.
+    pub(crate) keys: usize,
+    pub(crate) columns: &'static [&'static str],
+    texts: OnceLock<[Arc<str>; CHUNKS.len()]>,
+}
+
+/// A column's value.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Int(Option<i64>),
+    Text(Option<String>),
+}
+
+impl From<i64> for Value {
+    fn from(n: i64) -> Value {
+        Value::Int(Some(n))
+    }
+}
+impl From<Option<i64>> for Value {
+    fn from(n: Option<i64>) -> Value {
+        Value::Int(n)
+    }
+}
+impl From<&str> for Value {
+    fn from(s: &str) -> Value {
+        Value::Text(Some(s.to_owned()))
+    }
+}
+impl From<Option<&str>> for Value {
+    fn from(s: Option<&str>) -> Value {
+        Value::Text(s.map(str::to_owned))
+    }
+}
+
+macro_rules! table {
+    ($id:ident, $name:literal, $keys:literal, [$($col:literal),* $(,)?]) => {
+        pub(crate) static $id: Table =
+            Table { name: $name, keys: $keys, columns: &[$($col),*], texts: OnceLock::new() };
+    };
+}
+
+table!(HOST, "host", 1, ["id", "draining", "enrolled_us"]);
+table!(
+    TESTENV,
+    "testenv",
+    1,
+    [
+        "id",
+        "host",
+        "number",
+        "shape",
+        "labels",
+        "generation",
+        "state",
+        "lease",
+        "draining",
+        "strikes",
+        "reason",
+        "since_us",
+    ]
+);
+table!(
+    LEASE,
+    "lease",
+    1,
+    [
+        "id",
+        "live",
+        "state",
+        "moment_us",
+        "owner",
+        "project",
+        "label",
+        "shape",
+        "count",
+        "priority",
+        "purpose",
+        "idempotency_key",
+        "timeout_us",
+        "wait_until_us",
+        "queue_rank",
+        "requested_us",
+        "active_us",
+        "testenvs",
+        "reason",
+    ]
+);
+table!(CREDENTIAL, "credential", 2, ["lease", "testenv", "generation", "te_json"]);
+table!(HOLD_BUDGET, "hold_budget", 1, ["project", "used_us", "at_us"]);
+
+static ALL: [&Table; 5] = [&HOST, &TESTENV, &LEASE, &CREDENTIAL, &HOLD_BUDGET];
+
+pub(crate) fn statements() -> impl Iterator<Item = String> {
+    ALL.iter().flat_map(|t| t.texts().iter().map(|s| s.to_string()))
+}
+
+impl Table {
+    fn texts(&self) -> &[Arc<str>; CHUNKS.len()] {
+        self.texts.get_or_init(|| CHUNKS.map(|n| self.upsert(n).into()))
+    }
+
+    fn upsert(&self, rows: usize) -> String {
+        let width = self.columns.len();
+        let mut sql = format!("INSERT INTO {} ({}) VALUES ", self.name, self.columns.join(", "));
+        for row in 0..rows {
+            sql.push_str(if row == 0 { "(" } else { ", (" });
+            for column in 0..width {
+                let comma = if column == 0 { "" } else { ", " };
+                // Writing to a String cannot fail.
+                let _ = write!(sql, "{comma}${}", row * width + column + 1);
+            }
+            sql.push(')');
+        }
+        let keys = self.columns[..self.keys].join(", ");
+        let rest = &self.columns[self.keys..];
+        let set: Vec<String> = rest.iter().map(|c| format!("{c} = excluded.{c}")).collect();
+        let _ = write!(sql, " ON CONFLICT ({keys}) DO UPDATE SET {}", set.join(", "));
+        sql
+    }
+
+    /// Writes the rows; no two may have the same key.
+    pub(crate) async fn write(&self, tx: &mut Tx, rows: &[Vec<Value>]) -> Result<(), StoreError> {
+        let mut left = rows;
+        for (size, text) in CHUNKS.iter().zip(self.texts()) {
+            while left.len() >= *size {
+                let (chunk, rest) = left.split_at(*size);
+                left = rest;
+                in_tx!(tx, t => {
+                    let mut query = sqlx::query(AssertSqlSafe(text.clone()));
+                    for value in chunk.iter().flatten() {
+                        query = match value {
+                            Value::Int(n) => query.bind(*n),
+                            Value::Text(s) => query.bind(s.clone()),
+                        };
+                    }
+                    query.execute(t).await.map(drop)
+                })
+                .map_err(|source| StoreError::Write { what: self.name, source })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs one statement with binds in a transaction.
+pub(crate) async fn execute(
+    tx: &mut Tx,
+    what: &'static str,
+    sql: &'static str,
+    values: &[Value],
+) -> Result<u64, StoreError> {
+    in_tx!(tx, t => {
+        let mut query = sqlx::query(sql);
+        for value in values {
+            query = match value {
+                Value::Int(n) => query.bind(*n),
+                Value::Text(s) => query.bind(s.clone()),
+            };
+        }
+        query.execute(t).await.map(|done| done.rows_affected())
+    })
+    .map_err(|source| StoreError::Write { what, source })
+}
+
+/// Reads one number that a statement returns in a transaction.
+pub(crate) async fn fetch_number(
+    tx: &mut Tx,
+    what: &'static str,
+    sql: &'static str,
+    values: &[Value],
+) -> Result<i64, StoreError> {
+    in_tx!(tx, t => {
+        let mut query = sqlx::query(sql);
+        for value in values {
+            query = match value {
+                Value::Int(n) => query.bind(*n),
+                Value::Text(s) => query.bind(s.clone()),
+            };
+        }
+        query.fetch_one(t).await.and_then(|row| row.try_get::<i64, _>(0))
+    })
+    .map_err(|source| StoreError::Read { what, source })
+}
