@@ -52,6 +52,8 @@ pub(super) struct Conn {
     pub(super) submitted: BTreeSet<JobNo>,
     /// Jobs it works on.
     pub(super) running: BTreeSet<JobNo>,
+    /// The job that it ended last with an exception: some workers send a `WORK_FAIL` after it.
+    pub(super) excepted: Option<JobNo>,
     /// It asked for `WORK_EXCEPTION`.
     pub(super) wants_exceptions: bool,
 }
@@ -83,6 +85,7 @@ impl Conns {
             rest: Rest::Awake,
             submitted: BTreeSet::new(),
             running: BTreeSet::new(),
+            excepted: None,
             wants_exceptions: false,
         }));
         if let Some(index) = self.free.pop() {

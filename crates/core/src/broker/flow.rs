@@ -259,7 +259,11 @@ impl Broker {
             .jobs
             .find(handle)
             .filter(|n| self.jobs.get(*n).is_some_and(|j| j.worker() == Some(from)));
-        if number.is_none() {
+        let after_exception = self
+            .conns
+            .get(from)
+            .is_some_and(|c| c.excepted.is_some() && c.excepted == Handle::number(handle));
+        if number.is_none() && !after_exception {
             match self.settings.foreign_work {
                 ForeignWork::Ignore => {}
                 ForeignWork::Error => {
@@ -319,6 +323,9 @@ impl Broker {
                 }
             }
             WorkKind::Exception => {
+                if let Some(conn) = self.conns.get_mut(from) {
+                    conn.excepted = Some(number);
+                }
                 if let Some(job) = self.remove_job(number) {
                     for client in &job.clients {
                         self.send_exception(*client, handle, data, out);

@@ -56,6 +56,12 @@ impl Handle {
         Handle { bytes, len: u8::try_from(len).unwrap_or(u8::MAX) }
     }
 
+    /// The number in a handle as a peer sent it.
+    pub(super) fn number(handle: &[u8]) -> Option<JobNo> {
+        let colon = handle.iter().rposition(|b| *b == b':')?;
+        std::str::from_utf8(&handle[colon + 1..]).ok()?.parse().ok().map(JobNo)
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -167,8 +173,7 @@ impl Jobs {
 
     /// The job of a handle: its number is looked up, then the whole handle compared.
     pub(super) fn find(&self, handle: &[u8]) -> Option<JobNo> {
-        let colon = handle.iter().rposition(|b| *b == b':')?;
-        let number = std::str::from_utf8(&handle[colon + 1..]).ok()?.parse().ok().map(JobNo)?;
+        let number = Handle::number(handle)?;
         (self.get(number)?.handle.as_bytes() == handle).then_some(number)
     }
 

@@ -17,6 +17,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use toci_core::broker::{Broker, ConnId, Message, Now, Peer, PeerKind};
 use toci_core::time::Time;
@@ -72,6 +73,8 @@ pub(super) struct Driver {
     engine: Engine,
     listeners: Vec<TcpListener>,
     commands: mpsc::Receiver<Command>,
+    /// Set by a handle that wants the broker to end.
+    stop: Arc<AtomicBool>,
     tls: Option<Arc<ServerConfig>>,
     keepalive: Option<Keepalive>,
     connections_max: usize,
@@ -91,6 +94,7 @@ impl Driver {
         options: BrokerOptions,
         poll: Poll,
         commands: mpsc::Receiver<Command>,
+        stop: Arc<AtomicBool>,
     ) -> Result<Driver, BrokerError> {
         let tls = options.tls.as_ref().map(tls::server_config).transpose()?;
         let statsd = options.statsd.as_ref().map(Statsd::new).transpose()?;
@@ -110,6 +114,7 @@ impl Driver {
             engine: Engine::new(broker, outlets, statsd, options.packet_max_bytes),
             listeners,
             commands,
+            stop,
             tls,
             keepalive: options.keepalive,
             connections_max: options.connections_max,
@@ -207,6 +212,9 @@ impl Driver {
     }
 
     fn take_commands(&mut self) {
+        if self.stop.load(Ordering::Acquire) {
+            self.engine.ending = Ending::Now;
+        }
         while let Ok(command) = self.commands.try_recv() {
             self.engine.command(command);
         }

@@ -216,7 +216,6 @@ impl Engine {
             // Whoever asked may have gone; that is its own affair.
             Command::Function(name, reply) => drop(reply.send(self.broker.function(&name))),
             Command::Figures(reply) => drop(reply.send(self.broker.figures())),
-            Command::Stop => self.ending = Ending::Now,
         }
     }
 

@@ -166,7 +166,6 @@ pub(super) enum Command {
     Work(ConnId, WorkKind, Vec<u8>, Vec<u8>),
     Function(Vec<u8>, oneshot::Sender<FunctionView>),
     Figures(oneshot::Sender<Figures>),
-    Stop,
 }
 
 /// The way to the broker's thread.
@@ -174,6 +173,7 @@ pub(super) enum Command {
 pub struct BrokerHandle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) waker: Arc<mio::Waker>,
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for BrokerHandle {
@@ -229,16 +229,10 @@ impl BrokerHandle {
         self.ask(Command::Figures).await
     }
 
-    /// End the broker; its connections are closed.
-    pub async fn stop(&self) -> Result<(), BrokerGone> {
-        self.send(Command::Stop).await
-    }
-
-    /// As [`BrokerHandle::stop`], from a thread that is not tokio's.
-    pub fn stop_blocking(&self) -> Result<(), BrokerGone> {
-        self.commands.blocking_send(Command::Stop).map_err(|_| BrokerGone)?;
+    /// Ask the broker to end; its connections are closed. It does not wait for that.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
         self.wake();
-        Ok(())
     }
 }
 

@@ -276,14 +276,13 @@ fn run(options: BrokerOptions) -> Result<(), GeardError> {
         let any = futures_util::future::select_all(signals.iter_mut().map(|s| Box::pin(s.recv())));
         let stopper = async {
             any.await;
-            // If it has stopped already, joining tells why.
-            let _ = handle.stop().await;
-            std::future::pending::<()>().await
+            handle.stop();
+            std::future::pending::<BrokerError>().await
         };
         let joined = tokio::task::spawn_blocking(move || server.join());
         tokio::select! {
             ended = joined => Ok(ended.map_err(|_| BrokerError::Panicked)??),
-            () = stopper => Ok(()),
+            never = stopper => Err(never.into()),
         }
     })
 }

@@ -6,6 +6,7 @@ use super::options::{BrokerError, BrokerOptions};
 use super::sockets;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 /// A running broker. Dropping it leaves it running; [`BrokerServer::stop`] ends it.
@@ -23,13 +24,14 @@ pub fn start(options: BrokerOptions) -> Result<BrokerServer, BrokerError> {
     let poll = mio::Poll::new().map_err(system("epoll"))?;
     let waker = mio::Waker::new(poll.registry(), WAKER).map_err(system("eventfd"))?;
     let (commands, receiver) = tokio::sync::mpsc::channel(COMMANDS_MAX);
-    let driver = Driver::new(options, poll, receiver)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let driver = Driver::new(options, poll, receiver, Arc::clone(&stop))?;
     let addresses = driver.addresses();
     let thread = std::thread::Builder::new()
         .name("gearman".to_owned())
         .spawn(move || driver.run())
         .map_err(system("starting the thread"))?;
-    let handle = BrokerHandle { commands, waker: Arc::new(waker) };
+    let handle = BrokerHandle { commands, waker: Arc::new(waker), stop };
     Ok(BrokerServer { handle, addresses, thread })
 }
 
@@ -51,10 +53,9 @@ impl BrokerServer {
         self.thread.join().map_err(|_| BrokerError::Panicked)?
     }
 
-    /// End it: its connections are closed. From tokio, call it in `spawn_blocking`.
+    /// End it: its connections are closed. It waits for the thread, which ends within one round.
     pub fn stop(self) -> Result<(), BrokerError> {
-        // If it has stopped already, joining tells why.
-        let _ = self.handle.stop_blocking();
+        self.handle.stop();
         self.join()
     }
 }

@@ -205,6 +205,9 @@ fn exceptions_go_to_all_or_to_those_who_asked() {
     assert_eq!(w.heard(asked), [format!("Exception {handle} boom")]);
     assert_eq!(w.heard(not), [format!("Fail {handle}")]);
     assert_eq!(w.broker.figures().total, 0);
+    w.heard(worker);
+    w.done(worker, WORK_FAIL, &handle, "");
+    assert!(w.heard(worker).is_empty(), "perl's worker sends both, and dies of an error");
 }
 
 #[test]
