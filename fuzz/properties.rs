@@ -3,6 +3,7 @@
 use toci_core::broker::AdminCommand;
 use toci_wire::gearman;
 use toci_wire::ssh_command::{self, Command};
+use toci_wire::te_json::TeJson;
 
 /// A stream of Gearman packets and lines: cut, decoded, encoded again, decoded to the same.
 pub(crate) fn gearman_frame(bytes: &[u8]) {
@@ -67,4 +68,12 @@ pub(crate) fn ssh_command(line: &[u8]) {
     let name = machine.as_str();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     assert!(!name.is_empty() && !name.starts_with('-') && name.bytes().all(is_plain), "{name:?}");
+}
+
+/// A TE JSON: what is read is written again, and reads the same.
+pub(crate) fn te_json(text: &[u8]) {
+    let Ok(first) = TeJson::parse(text) else { return };
+    let written = first.to_value().to_string();
+    let second = TeJson::parse(written.as_bytes()).expect("we wrote it ourselves");
+    assert!(first == second, "reads differently after it was written");
 }

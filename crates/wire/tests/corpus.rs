@@ -37,3 +37,8 @@ fn gearman_admin() {
 fn ssh_command() {
     replay("ssh_command", properties::ssh_command);
 }
+
+#[test]
+fn te_json() {
+    replay("te_json", properties::te_json);
+}

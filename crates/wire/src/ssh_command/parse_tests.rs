@@ -1,3 +1,5 @@
+//! The gateway's command lines: every one of the origin is understood, and nothing else.
+
 use super::*;
 use proptest::prelude::*;
 
