@@ -2,7 +2,7 @@
 
 use crate::agent::{self, AgentError, run_agent};
 use crate::config::{Config, DEFAULT_PATH, Mode};
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::plan;
 use crate::probe;
 use crate::sandbox::{
@@ -112,6 +112,7 @@ pub fn main() -> ExitCode {
             eprintln!("toci-host: {e:#}");
             let refused = e.downcast_ref::<crate::config::ConfigError>().is_some()
                 || e.downcast_ref::<Refusal>().is_some()
+                || e.downcast_ref::<HostError>().is_some_and(HostError::is_refusal)
                 || e.downcast_ref::<AgentError>().is_some_and(AgentError::is_refusal);
             ExitCode::from(if refused { EXIT_REFUSED } else { 1 })
         }

@@ -49,6 +49,23 @@ pub enum HostError {
     DoesNotConverge(Plan),
 }
 
+impl HostError {
+    /// The caller's fault: trying again will not help.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            HostError::DoesNotFit(_) | HostError::Conflicts(_) => true,
+            HostError::State(_)
+            | HostError::Disk(_)
+            | HostError::Libvirt(_)
+            | HostError::Ovs(_)
+            | HostError::Netdev(_)
+            | HostError::Dhcp(_)
+            | HostError::DoesNotConverge(_) => false,
+        }
+    }
+}
+
 /// One TE host.
 #[derive(Debug)]
 pub struct Host {

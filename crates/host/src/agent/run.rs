@@ -47,14 +47,13 @@ impl AgentError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            AgentError::Host(HostError::DoesNotFit(_) | HostError::Conflicts(_))
-            | AgentError::Credential(
+            AgentError::Host(e) => e.is_refusal(),
+            AgentError::Credential(
                 CredentialError::NoServer
                 | CredentialError::NotEnrolled
                 | CredentialError::Endpoint(_),
             ) => true,
-            AgentError::Host(_)
-            | AgentError::State(_)
+            AgentError::State(_)
             | AgentError::Gateway(_)
             | AgentError::Credential(_)
             | AgentError::Signals(_) => false,

@@ -1,0 +1,274 @@
+//! A sandboxed TE host with one TE, with the real libvirt, QEMU, Open vSwitch and dnsmasq. Its
+//! namespaces are the sandbox's own: nothing of the machine is touched but a folder.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_toci-host");
+/// Longest wait for anything here; the machine may be busy with other tests.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct TeHost {
+    folder: tempfile::TempDir,
+    running: Option<Child>,
+}
+
+impl TeHost {
+    fn new() -> TeHost {
+        assert!(
+            nix::unistd::Uid::effective().is_root(),
+            "this test makes namespaces: run it as root"
+        );
+        for (program, package) in [
+            ("libvirtd", "libvirt-daemon-system"),
+            ("virsh", "libvirt-clients"),
+            ("qemu-system-x86_64", "qemu-system-x86"),
+            ("qemu-img", "qemu-utils"),
+            ("ovs-vswitchd", "openvswitch-switch"),
+            ("dnsmasq", "dnsmasq-base"),
+        ] {
+            let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+                .iter()
+                .any(|f| Path::new(f).join(program).exists());
+            assert!(found, "{program} is missing: apt-get install {package}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state").display().to_string();
+        let config = format!(
+            r#"name = "t"
+state = "{state}"
+[network]
+address = "198.18.9.2/24"
+seed_addresses = "198.18.9.101-198.18.9.109"
+[reserve]
+memory_mib = 0
+disk_mib = 0
+[accelerator]
+never_kvm = true
+[[testenv]]
+shape = "tiny"
+count = 1
+[shape.tiny]
+cpu_overcommit = 16.0
+seed = {{ cpus = 1, memory_mib = 128, disk_gb = 1 }}
+nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
+"#
+        );
+        std::fs::write(folder.path().join("c.toml"), config).unwrap();
+        TeHost { folder, running: None }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("state").join(name)
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut c = Command::new(PROGRAM);
+        c.arg(verb).arg("--config").arg(self.folder.path().join("c.toml"));
+        c
+    }
+
+    fn start(&mut self) {
+        let log = std::fs::File::create(self.folder.path().join("run.log")).unwrap();
+        let _ = std::fs::remove_file(self.path("test_env_1.json"));
+        let child = self
+            .command("run")
+            .arg("--standalone")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.running = Some(child);
+        self.wait_for("the TE is served", |h| {
+            std::fs::metadata(h.path("test_env_1.json")).is_ok_and(|m| m.len() > 0)
+        });
+    }
+
+    /// Standard output of a command that must succeed.
+    fn ask(&self, verb: &str, arguments: &[&str]) -> String {
+        let out = self.command(verb).args(arguments).output().unwrap();
+        let (said, error) =
+            (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{verb} {arguments:?}: {said}{error}");
+        said.into_owned()
+    }
+
+    fn enter(&self, arguments: &[&str]) -> String {
+        self.ask("enter", arguments)
+    }
+
+    fn sh(&self, script: &str) -> String {
+        self.enter(&["sh", "-c", script])
+    }
+
+    fn running_machines(&self) -> Vec<String> {
+        let names = self.enter(&["virsh", "list", "--name"]);
+        names.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn te_json(&self) -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(self.path("test_env_1.json")).unwrap()).unwrap()
+    }
+
+    fn wait_for(&self, what: &str, mut done: impl FnMut(&TeHost) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !done(self) {
+            assert!(
+                Instant::now() < deadline,
+                "not within {LIMIT:?}: {what}\n{}",
+                std::fs::read_to_string(self.folder.path().join("run.log")).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn nothing_to_do(&self) -> bool {
+        let out = self.command("plan").output().unwrap();
+        out.stdout == b"nothing to do\n"
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// What the switch does with a packet from the port of the seed.
+    fn trace(&self, packet: &str) -> String {
+        let flow = format!("in_port=1001,{packet}");
+        let said = self.enter(&["ovs-appctl", "ofproto/trace", "br-ctlplane", &flow]);
+        let actions = said.lines().rev().find_map(|l| l.strip_prefix("Datapath actions: "));
+        actions.unwrap_or_else(|| panic!("{said}")).to_owned()
+    }
+
+    fn no_packet_lies(&self) {
+        let json = self.te_json();
+        let mac = json["toci"]["seed_mac"][0].as_str().unwrap();
+        let me = "198.18.9.101";
+        let drop = |packet: String| {
+            assert_eq!(self.trace(&packet), "drop", "{packet}");
+        };
+        let pass = |packet: String| {
+            assert_ne!(self.trace(&packet), "drop", "{packet}");
+        };
+        let ip = |mac: &str, from: &str| {
+            format!("dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,tcp,nw_src={from},nw_dst=198.18.9.2")
+        };
+        pass(ip(mac, me));
+        drop(ip(mac, "198.18.9.102"));
+        drop(ip("00:00:00:00:00:99", me));
+        let arp = |sha: &str, spa: &str| {
+            format!(
+                "dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,arp,arp_op=1,arp_sha={sha},arp_spa={spa},arp_tpa=198.18.9.2"
+            )
+        };
+        pass(arp(mac, me));
+        drop(arp(mac, "198.18.9.2"));
+        drop(arp("00:00:00:00:00:99", me));
+        let dhcp = |from: &str, src: u16, dst: u16| {
+            format!(
+                "dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,udp,nw_src={from},nw_dst=255.255.255.255,udp_src={src},udp_dst={dst}"
+            )
+        };
+        pass(dhcp("0.0.0.0", 68, 67));
+        drop(dhcp(me, 67, 68));
+        drop(format!("dl_src={mac},dl_dst=33:33:00:00:00:01,ipv6"));
+    }
+
+    fn seed_gets_its_address(&self) {
+        self.sh(
+            "virsh dumpxml --inactive seed_1 | sed \"s/<boot dev='hd'/<boot dev='network'/\" > /run/lock/s.xml \
+             && virsh define /run/lock/s.xml && virsh start seed_1",
+        );
+        let log = self.path("run/dnsmasq.log");
+        self.wait_for("the seed's lease", |_| {
+            std::fs::read_to_string(&log).is_ok_and(|l| l.contains("DHCPACK(tedev) 198.18.9.101"))
+        });
+    }
+}
+
+impl Drop for TeHost {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn a_te_is_made_kept_mended_and_made_blank_again() {
+    let mut host = TeHost::new();
+    let before = host.ask("plan", &[]);
+    assert!(before.contains("+ domain seed_1 (is missing)"), "{before}");
+
+    host.start();
+    assert_eq!(host.ask("plan", &[]), "nothing to do\n");
+    assert_eq!(host.ask("apply", &[]), "nothing to do\n");
+    let first = host.te_json();
+    assert_eq!(first["toci"]["generation"], 1);
+    host.no_packet_lies();
+    host.seed_gets_its_address();
+
+    // The switch: flows come back, the DHCP server serves the new device.
+    host.sh("kill -9 $(cat /run/openvswitch/ovs-vswitchd.pid)");
+    host.wait_for("the switch is mended", TeHost::nothing_to_do);
+    host.no_packet_lies();
+    // libvirt, and Open vSwitch's database.
+    host.sh("kill -9 $(cat /run/libvirt/libvirtd.pid) $(cat /run/openvswitch/ovsdb-server.pid)");
+    host.wait_for("libvirt is back", TeHost::nothing_to_do);
+    // The agent: the same lease goes on with the same key.
+    std::fs::remove_file(host.path("test_env_1.json")).unwrap();
+    host.sh("kill -9 $(pgrep -P 1 -x toci-host)");
+    host.wait_for("the agent is back", |h| {
+        std::fs::metadata(h.path("test_env_1.json")).is_ok_and(|m| m.len() > 0)
+    });
+    let second = host.te_json();
+    assert_eq!(second["ssh-key"], first["ssh-key"]);
+    assert_eq!(second["toci"]["generation"], 1);
+    assert_eq!(host.running_machines(), ["seed_1"]);
+
+    // A change of the network by hand is mended, one of a strange kind too.
+    host.enter(&["ovs-vsctl", "del-port", "te1s0", "--", "add-port", "brbm1", "te1s0"]);
+    host.wait_for("the port is back", TeHost::nothing_to_do);
+    host.no_packet_lies();
+
+    // The whole host: all is gone, and the lease is not taken up again.
+    host.kill();
+    std::fs::write(host.path("images/seed_1.push0"), "left over").unwrap();
+    host.start();
+    let third = host.te_json();
+    assert_eq!(third["toci"]["generation"], 2);
+    assert_ne!(third["ssh-key"], first["ssh-key"]);
+    assert!(host.running_machines().is_empty());
+    assert!(host.enter(&["virsh", "dumpxml", "seed_1"]).contains("<boot dev='hd'/>"));
+    assert!(!host.path("images/seed_1.push0").exists());
+    let gone = host.ask("destroy", &[]);
+    assert!(gone.contains("- domain seed_1") && gone.contains("- bridge br-ctlplane"), "{gone}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_what_to_do() {
+    let host = TeHost::new();
+    let refused = |verb: &str, arguments: &[&str]| {
+        let out = host.command(verb).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{said}");
+        said
+    };
+    assert!(refused("apply", &[]).contains("start one with `toci-host run`"));
+    assert!(refused("enter", &["true"]).contains("no sandbox runs"));
+    assert!(refused("run", &[]).contains("the configuration has no [server]"));
+    let config = host.folder.path().join("c.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(
+        &config,
+        text.replace("memory_mib = 128, disk_gb = 1 }", "memory_mib = 1000000, disk_gb = 1 }"),
+    )
+    .unwrap();
+    let said = refused("plan", &[]);
+    assert!(said.contains("TE 1 of shape tiny does not fit: not enough memory"), "{said}");
+    std::fs::write(&config, text.replace("[accelerator]", "[acelerator]")).unwrap();
+    let said = refused("plan", &[]);
+    assert!(said.contains("c.toml, line 9, column 2") && said.contains("acelerator"), "{said}");
+}
