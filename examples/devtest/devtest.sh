@@ -80,7 +80,7 @@ kill_tree() {
 interrupted() {
     say "told to stop"
     [ -z "${child:-}" ] || kill_tree "$child"
-    DEVTEST_COLLECT_TIMEOUT_S=8
+    export DEVTEST_COLLECT_TIMEOUT_S=8
     exit 143
 }
 

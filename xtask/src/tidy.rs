@@ -26,6 +26,9 @@ const BANNED: [(&str, &str); 6] = [
     (concat!("#![al", "low("), "use #![expect(lint, reason = \"…\")]"),
 ];
 
+/// What a module shared by several test binaries needs: no binary uses all of it, and `expect` would fail in one that does.
+const SHARED_BY_TESTS: &str = concat!("#![al", "low(dead_code, clippy::allow_attributes)]");
+
 /// Stages, in the order of ARCHITECTURE.md's table. A task of the server is named after one of them.
 const STAGES: [&str; 7] = ["event", "pipeline", "node", "lease", "run", "log", "report"];
 
@@ -90,8 +93,9 @@ fn rust_file(file: &str, text: &str) -> Vec<String> {
         found.push(format!("{file}: begins without `//!` that says what it is"));
     }
     for (number, line) in text.lines().enumerate() {
+        let is_exempt = is_test && line == SHARED_BY_TESTS;
         for (word, instead) in BANNED {
-            if line.contains(word) {
+            if line.contains(word) && !is_exempt {
                 found.push(format!("{file}:{}: `{word}`: {instead}", number + 1));
             }
         }
