@@ -65,6 +65,19 @@ pub struct ClockMark {
     pub book: Time,
 }
 
+impl ClockMark {
+    /// The book's time at a start. On the same boot it goes on by the time since the boot, so the
+    /// wall clock may have been set to anything; otherwise at the wall clock, but never back.
+    #[must_use]
+    pub fn resume(&self, wall: Time, boot: &str, since_boot: Duration) -> Time {
+        let away = since_boot.checked_sub(micros(self.boot_us));
+        match away {
+            Some(away) if !boot.is_empty() && boot == self.boot => self.book.after(away),
+            Some(_) | None => wall.max(self.book),
+        }
+    }
+}
+
 /// The TE JSON of one grant. Its text is secret and not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {

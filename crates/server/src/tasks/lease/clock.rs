@@ -21,17 +21,9 @@ impl BookClock {
     pub(super) fn resume(mark: &ClockMark) -> BookClock {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let boot = boot.map(|s| s.trim().to_owned()).unwrap_or_default();
-        BookClock::resume_at(mark, wall(), boot, since_boot())
-    }
-
-    fn resume_at(mark: &ClockMark, wall: Time, boot: String, since_boot: Duration) -> BookClock {
-        let away =
-            since_boot.checked_sub(Duration::from_micros(u64::try_from(mark.boot_us).unwrap_or(0)));
-        let base = match away {
-            Some(away) if !boot.is_empty() && boot == mark.boot => mark.book.after(away),
-            Some(_) | None => wall.max(mark.book),
-        };
-        BookClock { base, started: Instant::now(), boot, boot_at_start: since_boot }
+        let boot_at_start = since_boot();
+        let base = mark.resume(wall(), &boot, boot_at_start);
+        BookClock { base, started: Instant::now(), boot, boot_at_start }
     }
 
     /// Now.
@@ -82,9 +74,7 @@ mod tests {
         let secs = Duration::from_secs;
         let hour = 3_600_000_000;
         let mark = ClockMark { boot: "b".into(), boot_us: 100_000_000, book: Time(10 * hour) };
-        let base = |wall, boot: &str, up| {
-            BookClock::resume_at(&mark, Time(wall), boot.into(), secs(up)).base
-        };
+        let base = |wall, boot: &str, up| mark.resume(Time(wall), boot, secs(up));
         // Same boot, 5 s later: whatever the wall clock says.
         for wall in [0, 10 * hour, 90 * hour] {
             assert_eq!(base(wall, "b", 105), Time(10 * hour).after(secs(5)));

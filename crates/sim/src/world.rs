@@ -1,0 +1,822 @@
+//! One run: the parts, the network between them, faults, and the loop of happenings.
+
+use crate::check::{self, Grants};
+use crate::client::{Doing, SimClient};
+use crate::disk::Disk;
+use crate::host::{Gate, SimHost};
+use crate::message::{Ask, Happening, Key, Stands};
+use crate::random::Random;
+use crate::server::{SimServer, event_of};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use toci_core::id::{HostId, LeaseId, TeId};
+use toci_core::lease::{Answer, Event, TeState};
+use toci_core::time::Time;
+use toci_store::Credential;
+
+const HOSTS: usize = 3;
+const TES: u32 = 2;
+const CLIENTS: usize = 5;
+const HEARTBEAT: Duration = Duration::from_secs(4);
+const SERVER_TIMER: Duration = Duration::from_secs(1);
+/// After the faults everything must be served within this.
+const CALM_MAX: Duration = Duration::from_secs(3 * 3600);
+/// One in so many seeds runs on the real store.
+const REAL_STORE_EVERY: u64 = 16;
+/// Keys that a client remembers.
+const KEYS_MAX: usize = 6;
+
+/// One rule broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Nothing is broken.
+    None,
+    /// The gateway takes every key that it ever made.
+    SkipGenerationCheck,
+    /// The server takes a TE for clean as soon as a lease ends.
+    GrantBeforeClean,
+    /// The server tells now and then what it has not written.
+    ServerForgetsToPersist,
+    /// The host does not note on disk that it cut a lease off.
+    HostForgetsToPersist,
+    /// The host does not end a lease by its own clock.
+    IgnoreHostExpiry,
+    /// The host says clean without having reset.
+    HostSkipsReset,
+    /// A restarted server forgets who waits.
+    DropQueue,
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Steps with faults; the calm after them comes on top.
+    pub steps: u64,
+    /// Which rule to break.
+    pub mutation: Mutation,
+    /// Keep the log of events.
+    pub trace: bool,
+    /// Run on the real store; otherwise one seed in 16 does.
+    pub real_store: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { steps: 1_500, mutation: Mutation::None, trace: false, real_store: false }
+    }
+}
+
+/// A rule did not hold.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("seed {seed}, step {step}: {what}")]
+pub struct Failure {
+    /// Replays it.
+    pub seed: u64,
+    /// Where.
+    pub step: u64,
+    /// Which rule, and who broke it.
+    pub what: String,
+    /// The events up to there, when traced.
+    pub log: Vec<String>,
+}
+
+/// What all seeds together did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Seeds on the real store.
+    pub real_store: u64,
+    /// Steps made.
+    pub steps: u64,
+    /// Leases that became active.
+    pub active: u64,
+    /// Commands that gateways took.
+    pub commands: u64,
+    /// Starts of the server.
+    pub starts: u64,
+}
+
+impl Summary {
+    fn add(&mut self, s: Summary) {
+        self.seeds += s.seeds;
+        self.real_store += s.real_store;
+        self.steps += s.steps;
+        self.active += s.active;
+        self.commands += s.commands;
+        self.starts += s.starts;
+    }
+}
+
+/// Runs many seeds on all cores. The first failure (of the lowest seed that failed) is run again
+/// with its log.
+pub fn run(seeds: core::ops::Range<u64>, options: Options) -> Result<Summary, Box<Failure>> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let worker = || {
+        let mut sum = Summary::default();
+        loop {
+            let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if seed >= seeds.end {
+                return Ok(sum);
+            }
+            match one_seed(seed, options) {
+                Ok(s) => sum.add(s),
+                Err(f) => {
+                    next.store(seeds.end, std::sync::atomic::Ordering::Relaxed);
+                    return Err(f);
+                }
+            }
+        }
+    };
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        running
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+            .collect()
+    });
+    let mut sum = Summary::default();
+    let mut first: Option<Box<Failure>> = None;
+    for result in results {
+        match result {
+            Ok(s) => sum.add(s),
+            Err(f) => match &first {
+                Some(known) if known.seed <= f.seed => {}
+                Some(_) | None => first = Some(f),
+            },
+        }
+    }
+    match first {
+        None => Ok(sum),
+        Some(f) => match one_seed(f.seed, Options { trace: true, ..options }) {
+            Err(traced) => Err(traced),
+            Ok(_) => Err(f),
+        },
+    }
+}
+
+/// Runs one seed.
+pub fn one_seed(seed: u64, options: Options) -> Result<Summary, Box<Failure>> {
+    let mut world = match World::new(seed, options) {
+        Ok(w) => w,
+        Err(e) => {
+            let what = format!("cannot start: {e:#}");
+            return Err(Box::new(Failure { seed, step: 0, what, log: vec![] }));
+        }
+    };
+    let result = world.go();
+    result.map(|()| world.sum).map_err(|what| {
+        Box::new(Failure {
+            seed,
+            step: world.sum.steps,
+            what,
+            log: core::mem::take(&mut world.log),
+        })
+    })
+}
+
+struct World {
+    options: Options,
+    random: Random,
+    now: Time,
+    order: u64,
+    queue: BTreeMap<(Time, u64), Happening>,
+    disk: Disk,
+    server: Option<SimServer>,
+    server_life: u64,
+    boot: u64,
+    wall_ahead: i64,
+    ids: Vec<HostId>,
+    hosts: Vec<SimHost>,
+    host_cut: Vec<bool>,
+    clients: Vec<SimClient>,
+    client_cut: Vec<bool>,
+    grants: Grants,
+    calm: bool,
+    failing_commits: u64,
+    sum: Summary,
+    log: Vec<String>,
+}
+
+impl World {
+    fn new(seed: u64, options: Options) -> anyhow::Result<World> {
+        let real = options.real_store || seed.is_multiple_of(REAL_STORE_EVERY);
+        let ids: Vec<HostId> =
+            (0..HOSTS).map(|n| HostId::new(format!("h{n}"))).collect::<Result<_, _>>()?;
+        let mut world = World {
+            options,
+            random: Random::new(seed),
+            now: Time(1_000_000),
+            order: 0,
+            queue: BTreeMap::new(),
+            disk: Disk::new(real)?,
+            server: None,
+            server_life: 0,
+            boot: 1,
+            wall_ahead: 0,
+            hosts: ids
+                .iter()
+                .enumerate()
+                .map(|(i, id)| SimHost::new(i, id, TES, options.mutation))
+                .collect(),
+            ids,
+            host_cut: vec![false; HOSTS],
+            clients: (0..CLIENTS).map(|_| SimClient::new()).collect(),
+            client_cut: vec![false; CLIENTS],
+            grants: Grants::default(),
+            calm: false,
+            failing_commits: 0,
+            sum: Summary { seeds: 1, real_store: u64::from(real), ..Summary::default() },
+            log: vec![],
+        };
+        world.at(Duration::ZERO, Happening::ServerStarts { reboot: false });
+        for host in 0..HOSTS {
+            world.at(Duration::from_millis(10), Happening::HostStarts { host, same_boot: false });
+        }
+        for client in 0..CLIENTS {
+            world.at(Duration::from_secs(10), Happening::ClientTimer { client });
+        }
+        world.at(Duration::from_secs(15), Happening::Fault);
+        Ok(world)
+    }
+
+    fn go(&mut self) -> Result<(), String> {
+        while self.sum.steps < self.options.steps {
+            self.step()?;
+        }
+        self.calm_down();
+        let end = self.now.after(CALM_MAX);
+        let mut last_look = self.now;
+        loop {
+            self.step()?;
+            if self.now.since(last_look) < Duration::from_secs(20) {
+                continue;
+            }
+            last_look = self.now;
+            let Some(server) = &self.server else { continue };
+            let left = check::unserved(&server.book);
+            let idle = self.clients.iter().all(|c| matches!(c.doing, Doing::Nothing));
+            if left.is_empty() && idle {
+                return Ok(());
+            }
+            if self.now > end {
+                let asking = self.clients.iter().map(|c| &c.doing).collect::<Vec<_>>();
+                return Err(format!("not served in {CALM_MAX:?}: {left:?}; clients: {asking:?}"));
+            }
+            self.operator_cleans_up()?;
+        }
+    }
+
+    /// No more faults: everything comes back, nobody asks for more.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        self.failing_commits = 0;
+        let soon = Duration::from_secs(1);
+        if self.server.is_none() {
+            self.at(soon, Happening::ServerStarts { reboot: false });
+        }
+        for host in 0..HOSTS {
+            if !self.hosts[host].up {
+                self.at(soon, Happening::HostStarts { host, same_boot: false });
+            }
+            self.at(soon, Happening::HostLinkHeals { host });
+        }
+        for client in 0..CLIENTS {
+            self.clients[client].alive = true;
+            self.at(soon, Happening::ClientLinkHeals { client });
+        }
+    }
+
+    fn operator_cleans_up(&mut self) -> Result<(), String> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let out: Vec<TeId> = server
+            .book
+            .tes()
+            .filter(|te| te.state == TeState::Quarantined || te.draining)
+            .map(|te| te.id.clone())
+            .collect();
+        for te in out {
+            self.serve(Event::DrainTe { te, drain: false }, None)?;
+        }
+        Ok(())
+    }
+
+    fn at(&mut self, after: Duration, what: Happening) {
+        self.order += 1;
+        self.queue.insert((self.now.after(after), self.order), what);
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.options.trace {
+            let line = format!("{:>12.6} {}", self.now.0 as f64 / 1e6, what());
+            self.log.push(line);
+        }
+    }
+
+    /// Over the network: late, twice, or not at all.
+    fn send(&mut self, cut: bool, what: Happening) -> bool {
+        let lossy = !self.calm;
+        if cut || (lossy && self.random.per_mille(20)) {
+            return false;
+        }
+        let delay = |r: &mut Random| {
+            Duration::from_micros(if lossy && r.per_mille(50) {
+                r.below(4_000_000)
+            } else {
+                500 + r.below(40_000)
+            })
+        };
+        if lossy && self.random.per_mille(20) {
+            let after = delay(&mut self.random);
+            self.at(after, what.clone());
+        }
+        let after = delay(&mut self.random);
+        self.at(after, what);
+        true
+    }
+
+    /// What a host does next: its own affairs happen, the rest goes over its link.
+    fn carry_on(&mut self, host: usize, later: Vec<(Duration, Happening)>) {
+        for (after, what) in later {
+            match &what {
+                Happening::Hello { .. } => {
+                    if !self.send(self.host_cut[host], what) {
+                        self.at(Duration::from_secs(2), Happening::HostLinkHeals { host });
+                    }
+                }
+                Happening::Report { .. } | Happening::Serving { .. } => {
+                    self.send(self.host_cut[host], what);
+                }
+                _own => self.at(after, what),
+            }
+        }
+    }
+
+    fn push(&mut self, host: usize, what: Happening) {
+        if !self.send(self.host_cut[host], what) {
+            // The stream broke: the host opens it again.
+            self.at(Duration::from_secs(2), Happening::Hello { host });
+        }
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let Some(((at, _), what)) = self.queue.pop_first() else {
+            return Err("nothing happens any more".into());
+        };
+        self.now = self.now.max(at);
+        self.sum.steps += 1;
+        self.note(|| format!("{what:?}"));
+        self.happen(what)?;
+        check::one_holder(&self.clients, &self.hosts, self.now)
+    }
+
+    fn happen(&mut self, what: Happening) -> Result<(), String> {
+        match what {
+            Happening::ToServer { client, ask } => self.client_asks(client, &ask)?,
+            Happening::ToClient { client, lease, key, stands } => {
+                self.client_hears(client, lease, key.as_deref(), stands)?;
+            }
+            Happening::Refused { client, key } => self.clients[client].refused(&key),
+            Happening::Hello { host } => {
+                if self.hosts[host].up {
+                    self.host_says_hello(host);
+                }
+            }
+            Happening::Report { host, boot, sequence, tes } => {
+                self.host_reports(host, boot, sequence, tes)?;
+            }
+            Happening::Serving { host, key } => self.host_serves(host, &key)?,
+            Happening::ServingNoted { host, te, generation } => {
+                self.hosts[host].noted(&te, generation);
+            }
+            Happening::Command { client, host, key } => {
+                match self.hosts[host].command(&key, self.now) {
+                    Gate::Refused => {}
+                    Gate::Accepted => self.sum.commands += 1,
+                    Gate::Wrong(why) => return Err(format!("client {client}: {why}")),
+                }
+            }
+            Happening::Wish { .. }
+            | Happening::ResetEnds { .. }
+            | Happening::HostTimer { .. }
+            | Happening::HostStarts { .. } => self.on_host(what),
+            Happening::ClientTimer { client } => self.client_timer(client),
+            Happening::ServerTimer { life } => self.server_timer(life)?,
+            Happening::Fault => self.fault()?,
+            Happening::ServerStarts { reboot } => self.server_starts(reboot)?,
+            Happening::HostLinkHeals { host } => {
+                self.host_cut[host] = false;
+                self.send(false, Happening::Hello { host });
+            }
+            Happening::ClientLinkHeals { client } => self.client_cut[client] = false,
+        }
+        Ok(())
+    }
+
+    /// What happens on a host itself; a host that is down, or an agent that died, does nothing.
+    fn on_host(&mut self, what: Happening) {
+        let (now, random, calm) = (self.now, &mut self.random, self.calm);
+        let (index, later) = match what {
+            Happening::Wish { host, wish } if self.hosts[host].up => {
+                let h = &mut self.hosts[host];
+                let mut later = h.wish(wish, now, random);
+                later.push((Duration::ZERO, h.report()));
+                (host, later)
+            }
+            Happening::ResetEnds { host, life, te, generation, good } => {
+                let h = &mut self.hosts[host];
+                if !h.up || h.life != life {
+                    return;
+                }
+                (host, h.reset_ends(&te, generation, good || calm, now, random))
+            }
+            Happening::HostTimer { host, life } => {
+                let h = &mut self.hosts[host];
+                if !h.up || h.life != life {
+                    return;
+                }
+                (host, h.timer(now, random))
+            }
+            Happening::HostStarts { host, same_boot } if !self.hosts[host].up => {
+                (host, self.hosts[host].start(same_boot, now, random))
+            }
+            _elsewhere => return,
+        };
+        self.carry_on(index, later);
+    }
+
+    fn client_hears(
+        &mut self,
+        client: usize,
+        lease: LeaseId,
+        key: Option<&str>,
+        stands: Stands,
+    ) -> Result<(), String> {
+        if stands == Stands::Unknown {
+            return Err(format!("client {client} hears that {lease} does not exist"));
+        }
+        let c = &mut self.clients[client];
+        c.hears(lease, key, stands, &mut self.random);
+        let old = c.keys.len().saturating_sub(KEYS_MAX);
+        c.keys.drain(..old);
+        Ok(())
+    }
+
+    fn host_serves(&mut self, host: usize, key: &Key) -> Result<(), String> {
+        let (te, generation) = (key.te.clone(), key.generation);
+        let id = self.ids[host].clone();
+        let event = Event::HostServing { host: id, te: te.clone(), generation };
+        let credential = Credential {
+            lease: LeaseId(0),
+            te: te.clone(),
+            generation,
+            te_json: key.nonce.to_string(),
+        };
+        if self.serve(event, Some(credential))?.is_some() {
+            self.send(self.host_cut[host], Happening::ServingNoted { host, te, generation });
+        }
+        Ok(())
+    }
+
+    fn host_says_hello(&mut self, host: usize) {
+        let id = self.ids[host].clone();
+        match &mut self.server {
+            Some(server) => {
+                let wish = server.hello(host, &id);
+                self.push(host, wish);
+                let report = self.hosts[host].report();
+                self.send(self.host_cut[host], report);
+            }
+            None => self.at(Duration::from_secs(1), Happening::Hello { host }),
+        }
+    }
+
+    fn host_reports(
+        &mut self,
+        host: usize,
+        boot: u64,
+        sequence: u64,
+        tes: Vec<toci_core::lease::ReportedTe>,
+    ) -> Result<(), String> {
+        let now = self.now;
+        let Some(server) = &mut self.server else { return Ok(()) };
+        if !server.is_news(host, boot, sequence, now) {
+            return Ok(());
+        }
+        let id = self.ids[host].clone();
+        self.serve(Event::HostReport { host: id.clone(), tes }, None)?;
+        if self.server.as_ref().is_some_and(|s| s.is_streaming(host)) {
+            self.serve(Event::HostConnected(id), None)?;
+        }
+        Ok(())
+    }
+
+    fn client_asks(&mut self, client: usize, ask: &Ask) -> Result<(), String> {
+        if self.server.is_none() {
+            return Ok(());
+        }
+        let event = event_of(client, ask).map_err(|e| e.to_string())?;
+        let key = match ask {
+            Ask::Request { key, .. } => Some(key.clone()),
+            Ask::Heartbeat(_) | Ask::Extend(..) | Ask::Hold(..) | Ask::Release(_) => None,
+        };
+        let about = match ask {
+            Ask::Request { .. } => None,
+            Ask::Heartbeat(l) | Ask::Extend(l, _) | Ask::Hold(l, _) | Ask::Release(l) => Some(*l),
+        };
+        let answer = self.serve(event, None)?;
+        let lease = match (answer, about) {
+            (Some(Answer::Lease(id)), _) => id,
+            // Refused (it is over, or not active yet): the client learns how the lease stands.
+            (None, Some(id)) => id,
+            (_, None) => {
+                if let Some(key) = key
+                    && self.server.is_some()
+                    && self.failing_commits == 0
+                {
+                    self.send(self.client_cut[client], Happening::Refused { client, key });
+                }
+                return Ok(());
+            }
+            (Some(Answer::Te(_) | Answer::Host(_) | Answer::Done), _) => return Ok(()),
+        };
+        self.tell(client, lease, key)
+    }
+
+    fn tell(&mut self, client: usize, lease: LeaseId, key: Option<String>) -> Result<(), String> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let stands = server.stands(&mut self.disk, lease).map_err(|e| e.to_string())?;
+        self.send(self.client_cut[client], Happening::ToClient { client, lease, key, stands });
+        Ok(())
+    }
+
+    /// One event through the server: apply, commit, tell. None when it was refused, could not be
+    /// written, or the server is down (perhaps since this moment).
+    fn serve(
+        &mut self,
+        event: Event,
+        credential: Option<Credential>,
+    ) -> Result<Option<Answer>, String> {
+        let mutation = self.options.mutation;
+        let Some(server) = &mut self.server else { return Ok(None) };
+        let fail = self.failing_commits > 0;
+        let forget = mutation == Mutation::ServerForgetsToPersist && self.random.per_mille(100);
+        let outcome = server
+            .handle(&mut self.disk, event, credential, self.now, fail, forget)
+            .map_err(|e| format!("{e:#}"))?;
+        if outcome.failed {
+            self.failing_commits -= 1;
+            self.note(|| "  the commit failed".into());
+            return Ok(None);
+        }
+        if outcome.changes.durable && !self.calm && self.random.per_mille(4) {
+            self.note(|| "  the server dies before it tells".into());
+            self.server_dies();
+            return Ok(None);
+        }
+        let Some(server) = &self.server else { return Ok(None) };
+        for id in &outcome.changes.leases {
+            self.grants.made(&server.book, *id, &self.hosts)?;
+        }
+        for (host, wish) in server.wishes(&outcome.changes, &self.ids) {
+            self.push(host, wish);
+        }
+        for id in &outcome.changes.leases {
+            let owner = self.server.as_ref().and_then(|s| s.book.lease(*id)).map(|l| {
+                let active = matches!(l.state, toci_core::lease::LeaseState::Active { .. });
+                (l.owner.clone(), active && l.active == Some(s_now(&self.server, self.now)))
+            });
+            if let Some((owner, new)) = owner {
+                self.sum.active += u64::from(new);
+                if let Some(client) = owner.strip_prefix('c').and_then(|n| n.parse().ok()) {
+                    self.tell(client, *id, None)?;
+                }
+            }
+        }
+        if mutation == Mutation::GrantBeforeClean {
+            let pretended =
+                self.server.as_ref().map(SimServer::pretended_reports).unwrap_or_default();
+            for event in pretended {
+                self.serve(event, None)?;
+            }
+        }
+        if let Err(refused) = &outcome.answer {
+            self.note(|| format!("  refused: {refused}"));
+        }
+        Ok(outcome.answer.ok())
+    }
+
+    fn client_timer(&mut self, client: usize) {
+        self.at(HEARTBEAT, Happening::ClientTimer { client });
+        let asks = self.clients[client].timer(client, self.calm, &mut self.random);
+        for ask in asks {
+            self.send(self.client_cut[client], Happening::ToServer { client, ask });
+        }
+        // Dead or alive, it tries keys that it has or had.
+        for _ in 0..2 {
+            let keys = &self.clients[client].keys;
+            if keys.is_empty() {
+                break;
+            }
+            let key = keys[self.random.index(keys.len())].clone();
+            let host = self.hosts.iter().position(|h| h.tes.contains_key(&key.te));
+            if let Some(host) = host {
+                self.send(self.client_cut[client], Happening::Command { client, host, key });
+            }
+        }
+    }
+
+    fn server_timer(&mut self, life: u64) -> Result<(), String> {
+        if life != self.server_life || self.server.is_none() {
+            return Ok(());
+        }
+        self.at(SERVER_TIMER, Happening::ServerTimer { life });
+        let (ids, now) = (&self.ids, self.now);
+        let silent = self.server.as_mut().map(|s| s.silent(ids, now)).unwrap_or_default();
+        for host in silent {
+            self.serve(Event::HostCutOff(host), None)?;
+        }
+        self.serve(Event::Tick, None)?;
+        Ok(())
+    }
+
+    fn server_starts(&mut self, reboot: bool) -> Result<(), String> {
+        if self.server.is_some() {
+            return Ok(());
+        }
+        if reboot {
+            self.boot += 1;
+            self.wall_ahead =
+                i64::try_from(self.random.below(7_200_000_000)).unwrap_or(0) - 3_600_000_000;
+        }
+        let wall = Time(self.now.0 + self.wall_ahead);
+        let server =
+            SimServer::start(&mut self.disk, self.now, wall, self.boot, self.options.mutation)
+                .map_err(|e| format!("{e:#}"))?;
+        check::nothing_lost(&server, &mut self.disk, &self.clients)?;
+        self.server = Some(server);
+        self.server_life += 1;
+        self.sum.starts += 1;
+        self.at(SERVER_TIMER, Happening::ServerTimer { life: self.server_life });
+        for id in self.ids.clone() {
+            self.serve(Event::AddHost(id), None)?;
+        }
+        for host in 0..HOSTS {
+            let soon = Duration::from_millis(self.random.below(1_000));
+            self.at(soon, Happening::HostLinkHeals { host });
+        }
+        Ok(())
+    }
+
+    fn server_dies(&mut self) {
+        self.server = None;
+        let away = Duration::from_millis(200 + self.random.below(10_000));
+        let reboot = self.random.per_mille(200);
+        self.at(away, Happening::ServerStarts { reboot });
+    }
+
+    fn fault(&mut self) -> Result<(), String> {
+        if self.calm {
+            return Ok(());
+        }
+        let next = Duration::from_millis(500 + self.random.below(8_000));
+        self.at(next, Happening::Fault);
+        let host = self.random.index(HOSTS);
+        let client = self.random.index(CLIENTS);
+        let kind = self.random.below(8);
+        self.note(|| format!("  fault {kind}, host {host}, client {client}"));
+        let some = |r: &mut Random, s: u64| Duration::from_millis(500 + r.below(s * 1_000));
+        match kind {
+            0 => {
+                if self.server.is_some() {
+                    self.server_dies();
+                }
+            }
+            1 | 2 => {
+                if self.hosts[host].up {
+                    self.hosts[host].up = false;
+                    let same_boot = kind == 1;
+                    let away = some(&mut self.random, 20);
+                    self.at(away, Happening::HostStarts { host, same_boot });
+                }
+            }
+            3 => {
+                self.host_cut[host] = true;
+                let away = some(&mut self.random, 90);
+                self.at(away, Happening::HostLinkHeals { host });
+            }
+            4 => {
+                self.client_cut[client] = true;
+                let away = some(&mut self.random, 30);
+                self.at(away, Happening::ClientLinkHeals { client });
+            }
+            5 => {
+                // A dead client is replaced by one that knows its keys but not what it did.
+                let c = &mut self.clients[client];
+                if c.alive {
+                    c.alive = false;
+                } else {
+                    c.alive = true;
+                    c.doing = Doing::Nothing;
+                }
+            }
+            6 => self.failing_commits = 1 + self.random.below(3),
+            _ => self.operator(host)?,
+        }
+        Ok(())
+    }
+
+    fn operator(&mut self, host: usize) -> Result<(), String> {
+        let n = 1 + u32::try_from(self.random.below(u64::from(TES))).unwrap_or(0);
+        let Ok(te) = TeId::of(&self.ids[host], n) else { return Ok(()) };
+        let event = match self.random.below(6) {
+            0 => Event::DrainTe { te, drain: true },
+            1 => Event::Quarantine { te, reason: String::new() },
+            2 => Event::ResetTe(te),
+            3 => {
+                let live = self.server.as_ref().and_then(|s| s.book.te(&te)?.state.lease());
+                let Some(lease) = live else { return Ok(()) };
+                Event::Revoke { lease, reason: String::new() }
+            }
+            _ => Event::DrainTe { te, drain: false },
+        };
+        self.serve(event, None).map(drop)
+    }
+}
+
+/// The server's own time, for telling a lease that has just become active.
+fn s_now(server: &Option<SimServer>, now: Time) -> Time {
+    server.as_ref().map_or(now, |s| s.clock(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A few hundred seeds; `make test` runs thousands by `cargo xtask sim`.
+    #[test]
+    fn the_rules_hold() {
+        match run(0..160, Options::default()) {
+            Ok(sum) => {
+                assert!(sum.active > 160 && sum.commands > 160 && sum.starts > 160, "{sum:?}");
+                assert_eq!(sum.real_store, 10);
+            }
+            Err(f) => panic!("{f}\n{}", f.log.join("\n")),
+        }
+    }
+
+    #[test]
+    fn a_seed_replays_exactly() {
+        let trace = Options { trace: true, ..Options::default() };
+        let log = |seed| {
+            let mut world = World::new(seed, trace).unwrap();
+            world.go().unwrap();
+            world.log
+        };
+        assert_eq!(log(3), log(3));
+        assert_ne!(log(3), log(4));
+    }
+
+    fn is_caught(mutation: Mutation, words: &str) {
+        let failure = run(0..400, Options { mutation, ..Options::default() })
+            .expect_err("the simulation must notice the mutation");
+        assert!(failure.what.contains(words), "{mutation:?} was noticed as: {failure}");
+        assert!(!failure.log.is_empty());
+    }
+
+    #[test]
+    fn a_gateway_without_generation_check_is_caught() {
+        is_caught(Mutation::SkipGenerationCheck, "");
+    }
+
+    #[test]
+    fn a_grant_before_clean_is_caught() {
+        is_caught(Mutation::GrantBeforeClean, "while its host served");
+    }
+
+    #[test]
+    fn a_server_that_tells_what_it_has_not_written_is_caught() {
+        is_caught(Mutation::ServerForgetsToPersist, "");
+    }
+
+    #[test]
+    fn a_host_that_forgets_a_cut_off_is_caught() {
+        is_caught(Mutation::HostForgetsToPersist, "which was cut off");
+    }
+
+    #[test]
+    fn a_host_without_its_own_limit_is_caught() {
+        is_caught(Mutation::IgnoreHostExpiry, "after its limit");
+    }
+
+    #[test]
+    fn a_host_that_does_not_reset_is_caught() {
+        is_caught(Mutation::HostSkipsReset, "was not reset");
+    }
+
+    #[test]
+    fn a_queue_lost_in_a_restart_is_caught() {
+        is_caught(Mutation::DropQueue, "");
+    }
+}
