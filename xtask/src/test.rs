@@ -38,9 +38,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ]))?;
         Ok(())
     });
+    let scripts = parts.time("devtest scripts", || {
+        let script = shell::root().join("examples/devtest/tests/run");
+        count.merge(&run_and_count(&mut Command::new(script))?);
+        Ok(())
+    });
     parts.print();
     println!("{} passed, {} failed", count.passed, count.failed);
     tested?;
+    scripts?;
     if count.failed > 0 {
         bail!("{} tests failed", count.failed);
     }
@@ -89,8 +95,16 @@ struct Count {
 }
 
 impl Count {
-    /// Adds a line like `test result: ok. 5 passed; 0 failed; …`; other lines count nothing.
+    fn merge(&mut self, other: &Count) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
+    /// Adds a line like `test result: ok. 5 passed; 0 failed; …` of cargo, or `ok - …` and `FAILED - …` of a
+    /// script; other lines count nothing.
     fn add(&mut self, line: &str) {
+        self.passed += u64::from(line.starts_with("ok - "));
+        self.failed += u64::from(line.starts_with("FAILED - "));
         let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
         for part in result.split(['.', ';']) {
             let mut words = part.split_whitespace();
@@ -141,7 +155,8 @@ mod tests {
         let mut count = Count::default();
         count.add("test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out");
         count.add("5 passed, says a test");
+        count.add("ok - a script's check");
         count.add("test result: FAILED. 1 passed; 2 failed; 0 ignored; finished in 0.00s");
-        assert_eq!(count, Count { passed: 6, failed: 2 });
+        assert_eq!(count, Count { passed: 7, failed: 2 });
     }
 }
