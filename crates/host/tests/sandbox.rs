@@ -1,6 +1,8 @@
 //! A sandboxed TE host with one TE, with the real libvirt, QEMU, Open vSwitch and dnsmasq. Its
 //! namespaces are the sandbox's own: nothing of the machine is touched but a folder.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
