@@ -1,6 +1,7 @@
 //! The command line of `toci-host`.
 
 use crate::agent::{self, AgentError, run_agent};
+use crate::bench;
 use crate::config::{Config, DEFAULT_PATH, Mode};
 use crate::host::{Host, HostError};
 use crate::plan;
@@ -83,6 +84,15 @@ enum Sub {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
+    /// Time resets of TE 1 in a sandbox made for it; prints JSON (for `cargo xtask bench`).
+    #[command(hide = true)]
+    BenchReset {
+        #[command(flatten)]
+        c: Configured,
+        /// Resets with the machines off, and as many with all of them running.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
     /// Make the namespaces (internal).
     #[command(hide = true)]
     SandboxEnter(InitArgs),
@@ -138,11 +148,11 @@ fn log_to_stderr() {
 fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
     match command {
         Sub::Run { c, standalone } => run(&c, standalone),
-        Sub::Plan { c } => on_host(&c, "plan", |host| async move {
+        Sub::Plan { c } => on_host(&c, "plan", &[], |host| async move {
             print!("{}", plan::plan(&host.desired, &host.observe().await?));
             Ok(())
         }),
-        Sub::Apply { c } => on_host(&c, "apply", |host| async move {
+        Sub::Apply { c } => on_host(&c, "apply", &[], |host| async move {
             host.prepare_folders()?;
             let done = host.converge().await?;
             if done.is_empty() {
@@ -153,10 +163,14 @@ fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
             }
             Ok(())
         }),
-        Sub::Destroy { c } => on_host(&c, "destroy", |host| async move {
+        Sub::Destroy { c } => on_host(&c, "destroy", &[], |host| async move {
             print!("{}", host.destroy().await?);
             Ok(())
         }),
+        Sub::BenchReset { c, rounds } => {
+            let extra = ["--rounds".to_owned(), rounds.to_string()];
+            on_host(&c, "bench-reset", &extra, |host| bench::reset_times(host, rounds))
+        }
         Sub::Probe { c } => {
             let config = Config::load(&c.config)?;
             let state = StateDir::open(&config.state)?;
@@ -209,7 +223,7 @@ fn running(config: &Config) -> anyhow::Result<SandboxHandle> {
 
 /// Runs `f` where the host is: here in host mode, in the running sandbox, or, for what makes
 /// sense without one, in a sandbox that is made for it and ends with it.
-fn on_host<F, Fut>(c: &Configured, verb: &str, f: F) -> anyhow::Result<ExitCode>
+fn on_host<F, Fut>(c: &Configured, verb: &str, extra: &[String], f: F) -> anyhow::Result<ExitCode>
 where
     F: FnOnce(Host) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
@@ -224,8 +238,9 @@ where
         });
     }
     let path = std::fs::canonicalize(&c.config)?;
-    let arguments =
+    let mut arguments =
         vec![verb.to_owned(), "--inside".into(), "--config".into(), path.display().to_string()];
+    arguments.extend_from_slice(extra);
     match SandboxHandle::find(&StateDir::open(&config.state)?)? {
         Some(handle) => {
             let mut inside = Command::new(std::env::current_exe()?);

@@ -5,6 +5,7 @@
 //! uses the `virt` crate.
 
 pub mod agent;
+mod bench;
 pub mod carve;
 pub mod chain;
 pub mod commands;
