@@ -36,9 +36,11 @@ mkdir -p "$DEVTEST_LOGS"
 finish() {
     local code=$?
     trap - EXIT TERM INT HUP
-    set +e
+    # Whatever is missing here, the rest must be done.
+    set +eu
     if [ -f "$DEVTEST_WORK/nodes" ]; then
         timed logs collect_all
+        [ "$code" = 0 ] || show_consoles
     fi
     timed_total "$code"
     write_result "$code" "$stop_after"

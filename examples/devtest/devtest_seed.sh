@@ -28,5 +28,6 @@ await_callback
 write_ssh_config
 await_ssh seed
 take_report seed seed
+check_report seed
 
 try_route

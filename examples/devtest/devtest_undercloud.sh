@@ -7,4 +7,5 @@ load_te
 [ -f "$DEVTEST_WORK/seed_ip" ] || refuse "run devtest_seed.sh first"
 deploy_from seed
 take_report undercloud seed
+check_report undercloud
 await_ssh undercloud

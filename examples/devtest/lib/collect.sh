@@ -31,13 +31,13 @@ collect_machine() {
     [ -s "$dir/console.err" ] || rm -f "$dir/console.err"
     if grep -q "^$1 " "$DEVTEST_WORK/known_hosts"; then
         timeout "$DEVTEST_COLLECT_TIMEOUT_S" ssh -F "$DEVTEST_WORK/ssh_config" "$1" 'sh /lib/devtest/collect.sh' \
-            </dev/null 2>"$dir/collect.err" | tar -x -f - -C "$dir" 2>>"$dir/collect.err" || true
+            </dev/null 2>"$dir/collect.err" | tar -x -m -f - -C "$dir" 2>>"$dir/collect.err" || true
         [ -s "$dir/collect.err" ] || rm -f "$dir/collect.err"
     else
         echo "$1 never told its ssh host key, so nothing could be fetched from it" >"$dir/collect.err"
     fi
     XZ_OPT=-3 tar -c -J -f "$DEVTEST_LOGS/$1_logs.tar.xz" -C "$DEVTEST_LOGS" "$1_logs"
-    say "logs of $1: $(du -h "$DEVTEST_LOGS/$1_logs.tar.xz" | cut -f1)$([ ! -s "$dir/collect.err" ] || echo " (only the console: $(tail -n 1 "$dir/collect.err"))")"
+    say "logs of $1: $(du -h "$DEVTEST_LOGS/$1_logs.tar.xz" | cut -f1)$([ ! -s "$dir/collect.err" ] || echo " (not whole: $(tail -n 1 "$dir/collect.err"))")"
 }
 
 # collect_all: every machine at the same time.
@@ -48,6 +48,18 @@ collect_all() {
         pids+=($!)
     done < <(machine_domains)
     for pid in "${pids[@]}"; do wait "$pid" || true; done
+}
+
+# show_consoles: the last words of machines that did not report in, as far as they were ever on.
+show_consoles() {
+    local name console
+    while read -r name _; do
+        console=$DEVTEST_LOGS/${name}_logs/console.log
+        if [ ! -f "$DEVTEST_WORK/report-$name" ] && [ -s "$console" ]; then
+            say "the end of the console of $name:"
+            tail -n 8 "$console" | tr -cd '[:print:]\n' | say_lines '    '
+        fi
+    done < <(machine_domains)
 }
 
 # write_result CODE STAGE: the run in one JSON file for programs.

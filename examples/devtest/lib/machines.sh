@@ -114,21 +114,20 @@ deploy_from() {
         fail "the $1 did not deploy its nodes"
 }
 
-# take_report NAME FROM: the report that NAME sent to its deployer FROM; it tells NAME's host key, and is checked.
+# take_report NAME FROM: fetches the report that NAME sent to its deployer FROM; it tells NAME's host key.
 take_report() {
     local file=$DEVTEST_WORK/report-$1 key
     if [ "$1" = "$2" ]; then to "$2" 'cat /run/report.txt' </dev/null >"$file"; else to "$2" "cat /run/reports/$1.up" </dev/null >"$file"; fi
     key=$(sed -n 's/^host_key //p' "$file")
     [ -n "$key" ] || fail "the report of $1 has no host key"
     [ "$1" = seed ] || know_host "$1" "$key"
-    check_report "$1" "$file"
 }
 
-# check_report NAME FILE: the code under test ran there, at the revision that git names here.
+# check_report NAME: the code under test ran there, at the revision that git names here.
 check_report() {
-    local name sha digest reported_sha reported_digest code ran=0
+    local file=$DEVTEST_WORK/report-$1 name sha digest reported_sha reported_digest code ran=0
     while read -r name sha digest; do
-        read -r reported_sha reported_digest code < <(sed -n "s/^repo $name //p" "$2") ||
+        read -r reported_sha reported_digest code < <(sed -n "s/^repo $name //p" "$file") ||
             fail "$1 does not have the repository $name"
         [ "$reported_sha" = "$sha" ] || fail "$1 has $name at $reported_sha, not $sha"
         [ "$reported_digest" = "$digest" ] || fail "$1 has $name with other contents than revision $sha"
@@ -144,6 +143,7 @@ check_report() {
 
 # smoke_test: from the seed, over the private network, to every node.
 smoke_test() {
+    mkdir -p "$DEVTEST_LOGS"
     local code=0
     awk '{ print $1, $4 }' "$DEVTEST_WORK/nodes" | to seed 'sh /lib/devtest/smoke.sh' >"$DEVTEST_LOGS/smoke.txt" || code=$?
     say_lines 'smoke test: ' <"$DEVTEST_LOGS/smoke.txt"
