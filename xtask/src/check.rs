@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::cargo::cargo;
 use crate::shell::{self, run as run_command};
 use crate::test::Parts;
-use crate::{deny, tidy, walls};
+use crate::{deny, limits, tidy, walls};
 
 /// All checks, each with its time; stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
@@ -20,7 +20,11 @@ pub(crate) fn run() -> Result<()> {
 /// The same as part of a longer run.
 pub(crate) fn all(parts: &mut Parts) -> Result<()> {
     parts.time("rustfmt", || run_command(cargo().args(["fmt", "--all", "--", "--check"])))?;
-    parts.time("tidy", || none(tidy::violations()?))?;
+    parts.time("tidy", || {
+        let mut found = tidy::violations()?;
+        found.extend(limits::violations()?);
+        none(found)
+    })?;
     parts.time("walls", || none(walls::violations()?))?;
     parts.time("shellcheck", shellcheck)?;
     parts.time("clippy", || {

@@ -11,6 +11,7 @@ mod deny;
 mod fuzz;
 mod generate;
 mod install;
+mod limits;
 mod shell;
 mod sim;
 mod test;
@@ -52,6 +53,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Regenerate the checked-in OpenAPI document.
     Openapi,
+    /// Regenerate docs/limits.md from the sources.
+    Limits,
     /// Regenerate the checked-in man pages.
     Man,
     /// Regenerate the checked-in shell completions.
@@ -82,6 +85,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Openapi => generate::openapi(),
+        Command::Limits => limits::write(),
         Command::Man => generate::man_pages(),
         Command::Completions => generate::completions(),
         Command::Clean => cargo::clean(),
