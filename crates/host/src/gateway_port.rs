@@ -1,28 +1,21 @@
 //! Joins the gateway to the machines of this host.
 
-use crate::gateway::{MachineError as GatewayMachineError, Machines, PowerVerb, Row, SeedImage};
+use crate::chain::Chain;
+use crate::gateway::{
+    Gateway, GatewayConfig, GatewayError, MachineError as GatewayMachineError, Machines, PowerVerb,
+    PublicKey, Row, SeedImage, TeGrant,
+};
 use crate::host::Host;
 use crate::machines::{MachineError, TeMachines};
 use crate::plan::{BootDevice, TeSpec};
 use crate::te::GatewayPort;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use toci_core::id::Generation;
-
-/// Why there is no gateway.
-#[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
-    /// It cannot listen.
-    #[error("listen on {address}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
+use std::time::Duration;
+use toci_core::id::{Generation, LeaseId};
+use tokio::time::Instant;
 
 impl Machines for TeMachines {
     fn number(&self) -> u32 {
@@ -93,25 +86,52 @@ fn in_virsh_s_words(e: MachineError) -> GatewayMachineError {
     }
 }
 
+/// The fence of a TE keeps the time and closes the door; every command passes its gate besides.
+/// So the door's own clock is only set to some day that will not come.
+const DOOR_OPEN_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Starts the gateway on the host's address.
 pub async fn start_gateway(host: &Arc<Host>) -> Result<Arc<dyn GatewayPort>, GatewayError> {
-    tracing::warn!(host = %host.config.name, "the gateway is not built in yet");
-    Ok(Arc::new(Absent))
+    let network = &host.config.network;
+    let address = SocketAddr::new(network.address.address.into(), network.gateway_port);
+    let gateway = Gateway::start(GatewayConfig::new(address, host.state.root())).await?;
+    Ok(Arc::new(gateway))
 }
 
-#[derive(Debug)]
-struct Absent;
-
-impl GatewayPort for Absent {
+impl GatewayPort for Gateway {
     fn host_key(&self) -> String {
-        String::new()
+        Gateway::host_key(self).to_owned()
     }
 
-    fn open(&self, _: Generation, _: &str, _: TeMachines) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    fn open(
+        &self,
+        lease: LeaseId,
+        generation: Generation,
+        public_key: &str,
+        machines: TeMachines,
+    ) -> BoxFuture<'_, ()> {
+        let te = machines.te().id.clone();
+        let key = PublicKey::from_line(public_key);
+        async move {
+            let key = match key {
+                Ok(key) => key,
+                Err(e) => {
+                    tracing::error!(%te, error = %Chain(&e), "no door can be opened with this key");
+                    return;
+                }
+            };
+            let expires = Instant::now() + DOOR_OPEN_MAX;
+            let machines = Arc::new(machines);
+            let grant = TeGrant { te, generation, lease, key, expires, machines };
+            if let Err(refused) = Gateway::open(self, grant).await {
+                tracing::error!(%refused, "the gateway stays shut");
+            }
+        }
+        .boxed()
     }
 
-    fn close(&self, _: &TeSpec, _: Generation) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    fn close(&self, te: &TeSpec, generation: Generation) -> BoxFuture<'_, ()> {
+        let te = te.id.clone();
+        async move { Gateway::close(self, &te, generation).await }.boxed()
     }
 }

@@ -13,6 +13,7 @@ pub mod config;
 pub mod console;
 pub mod dhcp;
 pub mod disk;
+pub mod disk_image;
 pub mod facts;
 pub mod gateway;
 pub mod gateway_port;

@@ -34,7 +34,8 @@ pub struct SeedImage {
 
 /// The machines of one TE. Every method is given one of `names()`, never anything else.
 ///
-/// Calls may be dropped half-way when a session is cut; they must leave nothing half-done by that.
+/// A call is never dropped half-way: when a session is cut, closing the gateway waits for the calls that
+/// are under way, so that none of them can take effect in the next lease. They must end by themselves.
 pub trait Machines: Send + Sync + std::fmt::Debug + 'static {
     /// Number of the TE on its host.
     fn number(&self) -> u32;

@@ -24,7 +24,7 @@ impl std::fmt::Debug for LeaseKey {
 }
 
 /// A new Ed25519 key.
-fn generate() -> Result<PrivateKey, StateError> {
+pub(crate) fn generate() -> Result<PrivateKey, StateError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| StateError::Io {
         doing: "read random bytes for",

@@ -41,8 +41,13 @@ pub trait GatewayPort: std::fmt::Debug + Send + Sync {
     /// Its public key in OpenSSH's form.
     fn host_key(&self) -> String;
     /// Lets the holder of this key at these machines, until closed.
-    fn open(&self, generation: Generation, public_key: &str, machines: TeMachines)
-    -> Boxed<'_, ()>;
+    fn open(
+        &self,
+        lease: LeaseId,
+        generation: Generation,
+        public_key: &str,
+        machines: TeMachines,
+    ) -> Boxed<'_, ()>;
     /// Refuses this generation and everything older, cuts their sessions, and returns when they
     /// are dead.
     fn close(&self, te: &TeSpec, generation: Generation) -> Boxed<'_, ()>;
@@ -268,7 +273,7 @@ impl Worker {
             return;
         };
         let machines = TeMachines::holder(&self.host, &self.te, &self.gate, generation);
-        self.gateway.open(generation, &open.key.public, machines).await;
+        self.gateway.open(lease, generation, &open.key.public, machines).await;
         self.serving = Some(Arc::new(self.serving_report(lease, &open.key, open.until)));
     }
 
