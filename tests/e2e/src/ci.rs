@@ -4,6 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -159,6 +160,22 @@ impl Ci {
         command.extend(options);
         command.extend(["--", "sh", "-c", script]);
         self.spawn_client(name, &command)
+    }
+
+    /// A bash in the lab's folder as an operator would have it: `toci` is found, server and token are known.
+    ///
+    /// # Errors
+    /// `toci` was not built.
+    pub fn operator_shell(&self) -> Result<Command> {
+        let toci = binary("toci")?;
+        let folder = toci.parent().context("a binary is in a folder")?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut bash = self.lab.command("bash");
+        bash.current_dir(self.lab.folder())
+            .env("PATH", format!("{}:{path}", folder.display()))
+            .env("TOCI_SERVER", format!("unix:{}", socket(&self.lab).display()))
+            .env("TOCI_TOKEN_FILE", self.lab.folder().join("server/admin.token"));
+        Ok(bash)
     }
 
     /// Starts any command with a client's environment.
