@@ -25,4 +25,4 @@ mod random;
 mod server;
 mod world;
 
-pub use world::{Failure, Mutation, Options, Summary, one_seed, run};
+pub use world::{Failure, Mutation, Options, Summary, one_seed, run, trace};

@@ -176,6 +176,19 @@ pub fn one_seed(seed: u64, options: Options) -> Result<Summary, Box<Failure>> {
     })
 }
 
+/// The log of events of one seed, for a look at what a run is like.
+#[must_use]
+pub fn trace(seed: u64, options: Options) -> Vec<String> {
+    let Ok(mut world) = World::new(seed, Options { trace: true, ..options }) else {
+        return vec![];
+    };
+    // A failure is in the log by being its end.
+    if let Err(what) = world.go() {
+        world.log.push(what);
+    }
+    world.log
+}
+
 struct World {
     options: Options,
     random: Random,
@@ -768,12 +781,8 @@ mod tests {
 
     #[test]
     fn a_seed_replays_exactly() {
-        let trace = Options { trace: true, ..Options::default() };
-        let log = |seed| {
-            let mut world = World::new(seed, trace).unwrap();
-            world.go().unwrap();
-            world.log
-        };
+        let log = |seed| trace(seed, Options::default());
+        assert!(log(3).len() > 1_500);
         assert_eq!(log(3), log(3));
         assert_ne!(log(3), log(4));
     }
