@@ -1,0 +1,269 @@
+//! The same promises on SQLite and on PostgreSQL: a real server, started by the test.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod postgres;
+
+use std::time::Duration;
+use toci_core::id::{Generation, HostId, Label, LeaseId, Project, ShapeName, TeId};
+use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
+use toci_core::time::Time;
+use toci_store::{
+    Batch, ClockMark, Credential, Enrolment, LeaseFilter, Store, StoreError, TokenRow,
+};
+
+fn lease(id: u64, state: LeaseState) -> Lease {
+    Lease {
+        id: LeaseId(id),
+        state,
+        owner: "me".into(),
+        project: Project::new("p").unwrap(),
+        demand: Demand { label: Some(Label::new("devtest").unwrap()), shape: None },
+        count: 1,
+        priority: 50,
+        purpose: "it's \"quoted\" — and ünïcode".into(),
+        idempotency_key: Some(format!("k{id}")),
+        timeout: Duration::from_secs(3),
+        wait_until: Some(Time(9)),
+        rank: -5,
+        requested: Time(1),
+        active: None,
+        tes: vec![(TeId::new("h-1").unwrap(), Generation(id))],
+        reason: String::new(),
+    }
+}
+
+fn te(n: u32, state: TeState) -> Te {
+    let host = HostId::new("h").unwrap();
+    Te {
+        id: TeId::of(&host, n).unwrap(),
+        host,
+        number: n,
+        shape: ShapeName::new("seed-2").unwrap(),
+        labels: vec![Label::new("a").unwrap(), Label::new("b").unwrap()],
+        generation: Generation(7),
+        state,
+        draining: true,
+        strikes: 1,
+        reason: "why".into(),
+        since: Time(4),
+    }
+}
+
+fn mark(book: i64) -> ClockMark {
+    ClockMark { boot: "b".into(), boot_us: 5, book: Time(book) }
+}
+
+fn credential(lease: u64) -> Credential {
+    Credential {
+        lease: LeaseId(lease),
+        te: TeId::new("h-1").unwrap(),
+        generation: Generation(lease),
+        te_json: r#"{"ssh-key":"secret"}"#.into(),
+    }
+}
+
+/// Everything that holds on one database.
+async fn contract(url: &str) {
+    let store = Store::open(url).await.unwrap();
+    for sql in toci_store::statements() {
+        store.prepare(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    a_book_reads_back(&store).await;
+    // A database in memory cannot be reached past its one connection.
+    if !url.contains(":memory:") {
+        a_batch_is_all_or_nothing(&store, url).await;
+    }
+    history(&store).await;
+    tokens(&store).await;
+    enrolment(&store).await;
+    let again = Store::open(url).await;
+    let newer = match again {
+        Ok(newer) => newer,
+        // The file is locked: a second server cannot even begin.
+        Err(StoreError::InUse { .. }) => return,
+        Err(e) => panic!("{e:?}"),
+    };
+    if url.contains(":memory:") {
+        return;
+    }
+    newer.claim_book(10).await.unwrap();
+    let err = store.commit(&Batch::default()).await.unwrap_err();
+    assert!(matches!(err, StoreError::TakenOver), "{err:?}");
+    newer.commit(&Batch::default()).await.unwrap();
+    newer.close().await;
+}
+
+async fn a_book_reads_back(store: &Store) {
+    let (rows, first) = store.claim_book(10).await.unwrap();
+    assert_eq!((rows, first), (Rows::default(), ClockMark::default()));
+    let host = Host { id: HostId::new("h").unwrap(), draining: true, enrolled: Time(3) };
+    let budget = HoldBudget {
+        project: Project::new("p").unwrap(),
+        used: Duration::from_secs(9),
+        at: Time(2),
+    };
+    let active = LeaseState::Active { expires: Time(99) };
+    let batch = Batch {
+        hosts: vec![host.clone()],
+        tes: (1..=100).map(|n| te(n, TeState::Ready)).collect(),
+        leases: vec![lease(1, LeaseState::Waiting), lease(2, active)],
+        credentials: vec![credential(2)],
+        budgets: vec![budget.clone()],
+        mark: mark(42),
+        ..Batch::default()
+    };
+    store.commit(&batch).await.unwrap();
+    // The same again, with changes: rows are replaced.
+    let busy = te(1, TeState::Granted(LeaseId(2)));
+    let change = Batch { tes: vec![busy.clone()], mark: mark(43), ..Batch::default() };
+    store.commit(&change).await.unwrap();
+    let (rows, read) = store.claim_book(10).await.unwrap();
+    assert_eq!(read, mark(43));
+    assert_eq!(rows.hosts, [host]);
+    assert_eq!(rows.tes.len(), 100);
+    assert_eq!(rows.tes.iter().find(|t| t.id == busy.id), Some(&busy));
+    assert_eq!(rows.leases, [lease(1, LeaseState::Waiting), lease(2, active)]);
+    assert_eq!(rows.budgets, [budget]);
+    assert_eq!(rows.confirmed.into_iter().collect::<Vec<_>>(), [(LeaseId(2), busy.id)]);
+    assert_eq!(store.credentials(LeaseId(2)).await.unwrap(), [credential(2)]);
+    // The end erases the credentials.
+    let over = LeaseState::Over { end: End::Released, at: Time(50) };
+    let leases: Vec<Lease> = (2..=20).map(|n| lease(n, over)).collect();
+    let end = Batch { leases, ..Batch::default() };
+    store.commit(&end).await.unwrap();
+    assert_eq!(store.credentials(LeaseId(2)).await.unwrap(), []);
+    let removed = vec![HostId::new("h").unwrap()];
+    store.commit(&Batch { removed_hosts: removed, ..Batch::default() }).await.unwrap();
+    let rows = store.read_book(3).await.unwrap();
+    assert!(rows.hosts.is_empty() && rows.tes.is_empty());
+    let ids: Vec<u64> = rows.leases.iter().map(|l| l.id.0).collect();
+    assert_eq!(ids, [1, 18, 19, 20], "the live ones and the newest that are over");
+}
+
+/// Says something to the database past the store.
+async fn directly(url: &str, sql: &'static str) {
+    use sqlx::{Connection, Executor};
+    if url.starts_with("sqlite:") {
+        let mut c = sqlx::SqliteConnection::connect(url).await.unwrap();
+        c.execute(sql).await.unwrap();
+        c.close().await.unwrap();
+    } else {
+        let mut c = sqlx::PgConnection::connect(url).await.unwrap();
+        c.execute(sql).await.unwrap();
+        c.close().await.unwrap();
+    }
+}
+
+async fn a_batch_is_all_or_nothing(store: &Store, url: &str) {
+    let before = store.read_book(10).await.unwrap();
+    let project = Project::new("late").unwrap();
+    let batch = Batch {
+        hosts: vec![Host { id: HostId::new("x").unwrap(), draining: false, enrolled: Time(1) }],
+        leases: vec![lease(500, LeaseState::Waiting)],
+        // Written last, into a table that is not there.
+        budgets: vec![HoldBudget { project, used: Duration::ZERO, at: Time(1) }],
+        mark: mark(77),
+        ..Batch::default()
+    };
+    directly(url, "ALTER TABLE hold_budget RENAME TO lost").await;
+    let err = store.commit(&batch).await.unwrap_err();
+    assert!(matches!(err, StoreError::Write { .. }), "{err:?}");
+    directly(url, "ALTER TABLE lost RENAME TO hold_budget").await;
+    assert_eq!(store.read_book(10).await.unwrap(), before);
+    store.commit(&Batch::default()).await.unwrap();
+}
+
+async fn history(store: &Store) {
+    let me = LeaseFilter { owner: Some("me".into()), limit: 2, ..LeaseFilter::default() };
+    let ended = store.ended_leases(&me).await.unwrap();
+    assert_eq!(ended.iter().map(|l| l.id.0).collect::<Vec<_>>(), [20, 19]);
+    let nobody = LeaseFilter { project: Some("q".into()), limit: 2, ..LeaseFilter::default() };
+    assert!(store.ended_leases(&nobody).await.unwrap().is_empty());
+    assert_eq!(store.lease(LeaseId(1)).await.unwrap().map(|l| l.id.0), Some(1));
+    store.prune_ended(5).await.unwrap();
+    let all = LeaseFilter { limit: 100, ..LeaseFilter::default() };
+    let left: Vec<u64> = store.ended_leases(&all).await.unwrap().iter().map(|l| l.id.0).collect();
+    assert_eq!(left, [20, 19, 18, 17, 16]);
+    assert!(store.lease(LeaseId(2)).await.unwrap().is_none());
+    assert!(store.lease(LeaseId(1)).await.unwrap().is_some(), "a live lease stays");
+}
+
+async fn tokens(store: &Store) {
+    let token = |hash: &str, subject: &str| TokenRow {
+        hash: hash.into(),
+        role: "client".into(),
+        subject: subject.into(),
+        created: Time(1),
+        revoked: None,
+    };
+    store.add_token(&token("h1", "ann")).await.unwrap();
+    store.add_token(&token("h2", "bob")).await.unwrap();
+    assert!(store.add_token(&token("h2", "eve")).await.is_err(), "a hash is one token's");
+    assert_eq!(store.token("h1").await.unwrap(), Some(token("h1", "ann")));
+    assert_eq!(store.token("none").await.unwrap(), None);
+    assert_eq!(store.revoke_tokens("ann", Time(5)).await.unwrap(), 1);
+    assert_eq!(store.revoke_tokens("ann", Time(6)).await.unwrap(), 0);
+    assert_eq!(store.token("h1").await.unwrap().unwrap().revoked, Some(Time(5)));
+    assert_eq!(store.tokens().await.unwrap().len(), 2);
+}
+
+async fn enrolment(store: &Store) {
+    let (a, b) = (HostId::new("hosta").unwrap(), HostId::new("hostb").unwrap());
+    store.add_enrol_token("any", None, Time(100)).await.unwrap();
+    store.add_enrol_token("any2", None, Time(100)).await.unwrap();
+    store.add_enrol_token("fora", Some(&a), Time(100)).await.unwrap();
+    let enrol = |t: &'static str, host: HostId, hash: &'static str, at| async move {
+        store.enrol(t, &host, hash, Time(at)).await.unwrap()
+    };
+    assert_eq!(enrol("none", a.clone(), "ta", 1).await, Enrolment::BadToken);
+    assert_eq!(enrol("any", a.clone(), "ta", 101).await, Enrolment::BadToken, "too old");
+    assert_eq!(enrol("fora", b.clone(), "tb", 1).await, Enrolment::BadToken, "another name");
+    // Two hosts at once with one token: one is in.
+    let (x, y) = tokio::join!(enrol("any", a.clone(), "ta", 1), enrol("any", b.clone(), "tb", 1));
+    let mut both = [x, y];
+    both.sort_by_key(|e| *e != Enrolment::Done);
+    assert_eq!(both, [Enrolment::Done, Enrolment::BadToken]);
+    let (first, other) = if x == Enrolment::Done { (a.clone(), b) } else { (b, a.clone()) };
+    // A duplicate name is refused and does not use the token up.
+    assert_eq!(enrol("any2", first, "tc", 2).await, Enrolment::HostExists);
+    assert_eq!(enrol("any2", other, "td", 2).await, Enrolment::Done);
+    // A token made for the name replaces the host's token.
+    assert_eq!(enrol("fora", a.clone(), "te", 3).await, Enrolment::Done);
+    let live: Vec<TokenRow> = store
+        .tokens()
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|t| t.subject == "hosta" && t.revoked.is_none())
+        .collect();
+    assert_eq!(live.iter().map(|t| t.hash.as_str()).collect::<Vec<_>>(), ["te"]);
+    assert_eq!(live[0].role, "host");
+    assert_eq!(store.read_book(0).await.unwrap().hosts.len(), 2);
+}
+
+#[tokio::test]
+async fn sqlite_in_memory() {
+    contract("sqlite::memory:").await;
+}
+
+#[tokio::test]
+async fn sqlite_file() {
+    let dir = tempfile::tempdir().unwrap();
+    contract(&format!("sqlite:{}", dir.path().join("toci.db").display())).await;
+}
+
+#[tokio::test]
+async fn postgresql() {
+    let server = postgres::Server::start();
+    contract(&server.url()).await;
+}
+
+#[tokio::test]
+async fn addresses_that_are_none() {
+    for url in ["mysql://x", "", "/var/lib/toci.db"] {
+        let err = Store::open(url).await.unwrap_err();
+        assert!(matches!(err, StoreError::BadAddress(_)), "{err:?}");
+    }
+    let err = Store::open("sqlite:/no/such/directory/toci.db").await.unwrap_err();
+    assert!(matches!(err, StoreError::Lock { .. }), "{err:?}");
+}
