@@ -7,8 +7,8 @@ use crate::host::{Host, HostError};
 use crate::plan;
 use crate::probe;
 use crate::sandbox::{
-    EXIT_REFUSED, Payload, SandboxHandle, StateLock, enter_and_run, run_sandbox, sandbox_enter,
-    sandbox_init,
+    EXIT_REFUSED, Payload, SandboxError, SandboxHandle, StateLock, enter_and_run, run_sandbox,
+    sandbox_enter, sandbox_init,
 };
 use crate::state::StateDir;
 use clap::{Args, Parser, Subcommand};
@@ -122,6 +122,7 @@ pub fn main() -> ExitCode {
             eprintln!("toci-host: {e:#}");
             let refused = e.downcast_ref::<crate::config::ConfigError>().is_some()
                 || e.downcast_ref::<Refusal>().is_some()
+                || matches!(e.downcast_ref(), Some(SandboxError::Running(_)))
                 || e.downcast_ref::<HostError>().is_some_and(HostError::is_refusal)
                 || e.downcast_ref::<AgentError>().is_some_and(AgentError::is_refusal);
             ExitCode::from(if refused { EXIT_REFUSED } else { 1 })

@@ -74,8 +74,16 @@ impl Images {
     pub async fn blank(&self, path: &Path, bytes: u64) -> Result<(), DiskError> {
         let template = self.template(bytes).await?;
         let partial = path.with_extension(format!("partial{}", unique()));
-        tokio::fs::copy(&template, &partial).await.map_err(io("copy", &template))?;
-        tokio::fs::rename(&partial, path).await.map_err(io("rename", &partial))
+        let copied = tokio::fs::copy(&template, &partial).await;
+        let placed = match copied {
+            Ok(_) => tokio::fs::rename(&partial, path).await,
+            Err(e) => Err(e),
+        };
+        if placed.is_err() {
+            // On a full disk above all, nothing half-done may stay.
+            let _ = tokio::fs::remove_file(&partial).await;
+        }
+        placed.map_err(io("put a blank disk at", path))
     }
 
     /// Whether the disk is as blank as the template.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// Longest a kernel may take to reach the mounting of its root under KVM.
-pub const BOOT_MAX: Duration = Duration::from_secs(20);
+pub const BOOT_MAX: Duration = Duration::from_secs(10);
 
 /// What the probe found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

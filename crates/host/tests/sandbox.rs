@@ -212,6 +212,11 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     host.no_packet_lies();
     host.seed_gets_its_address();
 
+    // A second one on the same state is refused.
+    let second = host.command("run").arg("--standalone").output().unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("runs already"));
+
     // The switch: flows come back, the DHCP server serves the new device.
     host.sh("kill -9 $(cat /run/openvswitch/ovs-vswitchd.pid)");
     host.wait_for("the switch is mended", TeHost::nothing_to_do);

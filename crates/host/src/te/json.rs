@@ -69,3 +69,40 @@ pub fn te_json(
         rest: Map::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carve::{Resources, carve};
+    use crate::config::tests::EXAMPLE;
+    use crate::names;
+    use crate::plan::{HostFacts, te_specs};
+    use std::path::Path;
+
+    #[test]
+    fn it_says_what_the_host_has() {
+        let config = Config::parse(Path::new("t.toml"), EXAMPLE).unwrap();
+        let there_is = Resources { memory_mib: 100_000, cpus: 64, disk_mib: 1_000_000 };
+        let carved = carve(&config, there_is).unwrap();
+        let facts = HostFacts { host_key: "k".into(), kvm: false, system_datapath: false };
+        let te = te_specs(&config, &facts, &carved).unwrap().remove(1);
+        let key = LeaseKey { generation: 7, private: "PRIVATE".into(), public: "p".into() };
+        let json = te_json(&config, &te, LeaseId(5), &key, Time(99), "ssh-ed25519 AAAA");
+        assert_eq!((json.env_num.as_str(), json.remote_operations.as_str()), ("2", "1"));
+        assert_eq!((json.host_ip.as_str(), json.seed_ip.as_str()), ("198.18.1.2", "198.18.1.102"));
+        assert_eq!(json.nodes.len(), 2);
+        let node = &json.nodes[1];
+        assert_eq!(node.mac, [names::mac("k", "baremetalbrbm2_1/0")]);
+        assert_eq!(
+            (node.cpu.as_str(), node.memory.as_str(), node.disk.as_str()),
+            ("1", "384", "2")
+        );
+        assert_eq!((node.pm_type.as_str(), node.pm_addr.as_str()), ("pxe_ssh", "198.18.1.2"));
+        assert_eq!((&node.pm_password.0, &json.ssh_key.0), (&key.private, &key.private));
+        let toci = json.toci.unwrap();
+        assert_eq!((toci.lease.as_str(), toci.generation, toci.expires_us), ("L5", 7, 99));
+        assert_eq!((toci.testenv.as_str(), toci.seed.as_str()), ("tehost1-2", "seed_2"));
+        assert_eq!(toci.nodes, ["baremetalbrbm2_0", "baremetalbrbm2_1"]);
+        assert_eq!(toci.seed_mac.len(), 2);
+    }
+}
