@@ -81,11 +81,11 @@ fn what_cannot_be_understood_is_answered_and_hurts_nobody_else() {
 
     let mut peer = served.peer();
     peer.bytes(b"\0REQ\xff\xff\xff\xff\0\0\0\0");
-    assert_eq!(peer.hear(), "ERROR INVALID_COMMAND Invalid command expected");
+    assert_eq!(peer.hear(), "ERROR INVALID_COMMAND Command not expected");
     peer.bytes(b"\0RES\0\0\0\x07\0\0\0\0\0REQ\0\0\0\x07\0\0\0\x01f\0REQ\0\0\0\x05\0\0\0\0");
     assert_eq!(peer.hear(), "ERROR INVALID_MAGIC Request magic expected");
     assert_eq!(peer.hear(), "ERROR INVALID_PACKET The packet has too few arguments");
-    assert_eq!(peer.hear(), "ERROR INVALID_COMMAND Invalid command expected");
+    assert_eq!(peer.hear(), "ERROR INVALID_COMMAND Command not expected");
     round_trip(&mut peer, "f");
 
     for size in [-12i32, -1, i32::MIN, i32::MAX, (1 << 20) + 1] {

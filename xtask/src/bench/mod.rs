@@ -1,5 +1,6 @@
 //! Benchmarks: one file each, all with the same kind of result (`Report`).
 
+mod gearman;
 mod report;
 
 use anyhow::{Result, bail};
@@ -19,7 +20,10 @@ pub(crate) struct Options {
 
 /// One variant a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Name {}
+enum Name {
+    /// Round trips, memory and connecting of the Gearman broker, beside gearmand and geard.
+    Gearman,
+}
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -39,6 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn run_one(name: Name, smoke: bool) -> Result<Report> {
-    let _ = smoke;
-    match name {}
+    match name {
+        Name::Gearman => gearman::run(smoke),
+    }
 }

@@ -96,6 +96,8 @@ impl Broker {
         for f in self.functions.sorted() {
             text.extend_from_slice(&f.name);
             let [high, normal, low] = Precedence::ORDER.map(|p| f.queued_at(p));
+            // Only normal jobs can be scheduled; gearmand counts them as queued.
+            let normal = normal + f.scheduled as usize;
             line(text, format_args!("\t{high}\t{normal}\t{low}\t{}", f.workers));
         }
         end_of_list(text);
@@ -128,8 +130,8 @@ impl Broker {
         for (_, job) in jobs {
             text.extend_from_slice(job.handle.as_bytes());
             let queued = match job.state {
-                JobState::Queued { .. } => 1,
-                JobState::Scheduled { .. } | JobState::Running { .. } => 0,
+                JobState::Queued { .. } | JobState::Scheduled { .. } => 1,
+                JobState::Running { .. } => 0,
             };
             let ignored = u8::from(!job.background && job.clients.is_empty());
             line(text, format_args!("\t{}\t{ignored}\t{queued}", job.losses));

@@ -267,7 +267,7 @@ impl Broker {
             match self.settings.foreign_work {
                 ForeignWork::Ignore => {}
                 ForeignWork::Error => {
-                    let text = "Job does not exist on server";
+                    let text = "Job given in work result not found";
                     out.send(from, Message::Error { code: "JOB_NOT_FOUND", text });
                 }
             }

@@ -155,7 +155,7 @@ impl Broker {
             ForeignWork::Ignore => {}
             ForeignWork::Error => out.send(
                 from,
-                Message::Error { code: "INVALID_COMMAND", text: "ALL_YOURS is not served" },
+                Message::Error { code: "INVALID_COMMAND", text: "Command not expected" },
             ),
         }
     }

@@ -52,7 +52,7 @@ fn incomplete(command: &[u8]) -> AdminCommand<'static> {
 fn cancel<'a>(command: &[u8], arguments: &[&'a [u8]]) -> AdminCommand<'a> {
     match arguments {
         [job, handle] if job.eq_ignore_ascii_case(b"job") => AdminCommand::CancelJob(handle),
-        _ => incomplete(command),
+        _ => unknown(command),
     }
 }
 
@@ -63,6 +63,7 @@ fn show<'a>(arguments: &[&'a [u8]]) -> AdminCommand<'a> {
         [unique, jobs] if is(unique, b"unique") && is(jobs, b"jobs") => {
             AdminCommand::ShowUniqueJobs
         }
+        [] => unknown(b"show"),
         _ => AdminCommand::Wrong("ERR UNKNOWN_SHOW_ARGUMENTS".to_owned()),
     }
 }
@@ -97,7 +98,7 @@ fn shutdown<'a>(command: &[u8], arguments: &[&'a [u8]]) -> AdminCommand<'a> {
         [word] if word.eq_ignore_ascii_case(b"graceful") => {
             AdminCommand::Shutdown { graceful: true }
         }
-        _ => incomplete(command),
+        _ => unknown(command),
     }
 }
 
@@ -193,15 +194,10 @@ mod tests {
         assert_eq!(wrong(""), "ERR UNKNOWN_COMMAND Unknown+server+command");
         let incomplete = "An+incomplete+set+of+arguments+was+sent+to+this+command";
         assert_eq!(wrong("create"), format!("ERR INVALID_ARGUMENTS {incomplete}+create"));
-        for line in [
-            "cancel job",
-            "cancel",
-            "drop function",
-            "maxqueue",
-            "shutdown now",
-            "acl grant register w",
-            "acl revoke all",
-        ] {
+        for line in ["cancel job", "cancel", "shutdown now", "show"] {
+            assert!(wrong(line).starts_with("ERR UNKNOWN_COMMAND"), "{line}");
+        }
+        for line in ["drop function", "maxqueue", "acl grant register w", "acl revoke all"] {
             assert!(wrong(line).starts_with("ERR INVALID_ARGUMENTS"), "{line}");
         }
         assert_eq!(wrong("show me"), "ERR UNKNOWN_SHOW_ARGUMENTS");

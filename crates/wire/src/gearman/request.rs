@@ -36,7 +36,7 @@ impl BadRequest {
     pub fn text(self) -> &'static str {
         match self {
             BadRequest::ResponseMagic => "Request magic expected",
-            BadRequest::UnknownType => "Invalid command expected",
+            BadRequest::UnknownType => "Command not expected",
             BadRequest::TooFewArguments => "The packet has too few arguments",
             BadRequest::BadTimeout => "The timeout is not a number of milliseconds",
         }

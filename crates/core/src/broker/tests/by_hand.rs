@@ -170,7 +170,7 @@ fn loss_of_the_client_forgets_or_runs_on() {
 fn nobody_but_its_worker_speaks_of_a_job() {
     for (settings, answer) in [
         (Settings::geard(), vec![]),
-        (Settings::gearmand("h"), vec!["ERROR JOB_NOT_FOUND Job does not exist on server"]),
+        (Settings::gearmand("h"), vec!["ERROR JOB_NOT_FOUND Job given in work result not found"]),
     ] {
         let mut w = World::new(settings);
         let (client, worker, stranger) = (w.connect(), w.sleeper("f"), w.connect());
