@@ -110,7 +110,7 @@ impl Libvirt {
                 None => Err(VirtError::last_error()),
             };
             if result.as_ref().is_err_and(connection_is_gone) {
-                *connection = None;
+                close(connection);
             }
             let _ = answer.send(result);
         });
@@ -277,6 +277,7 @@ fn serve(queue: &Mutex<Receiver<Job>>, uri: &str) {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         if !connection.as_ref().is_some_and(|c: &Connect| c.is_alive().unwrap_or(false)) {
+            close(&mut connection);
             connection = Connect::open(Some(uri)).ok();
         }
         job(&mut connection);
@@ -291,6 +292,13 @@ fn domain_state(state: Option<u32>) -> DomainState {
         Some(virt_sys::VIR_DOMAIN_SHUTDOWN) => DomainState::InShutdown,
         Some(virt_sys::VIR_DOMAIN_CRASHED) => DomainState::Crashed,
         Some(_) => DomainState::Running,
+    }
+}
+
+/// The crate does not close a connection that is dropped.
+fn close(connection: &mut Option<Connect>) {
+    if let Some(mut gone) = connection.take() {
+        let _ = gone.close();
     }
 }
 
