@@ -10,16 +10,14 @@ load_te
 # shellcheck source=/dev/null
 . "$DEVTEST_WORK/images.conf"
 list_nodes
-say "TE $TE_NUM on ${TE_REMOTE_HOST:-$TE_HOST_IP}: $TE_SEED_DOMAIN and $(wc -l <"$DEVTEST_WORK/nodes") blank nodes"
+say "test environment $TE_NAME: $TE_SEED_DOMAIN and $(wc -l <"$DEVTEST_WORK/nodes") blank nodes"
 set_callback_host
 quiet_machines
 
 SEED_IMAGE_ID=$(cat /proc/sys/kernel/random/uuid)
 export SEED_IMAGE_ID
 build_seed "$DEVTEST_WORK/seed.qcow2"
-say "copying the seed image, $(du -m "$DEVTEST_WORK/seed.qcow2" | cut -f1) MiB, through the gateway"
-to gateway "copyseed $TE_NUM" <"$DEVTEST_WORK/seed.qcow2" 2>&1 | say_lines 'gateway: ' || fail "copyseed"
-rm -f "$DEVTEST_WORK/seed.qcow2"
+copy_seed "$DEVTEST_WORK/seed.qcow2"
 
 start_listener
 gateway "LC_ALL=C virsh start $TE_SEED_DOMAIN" | sed '/^$/d' | say_lines 'gateway: ' || fail "the gateway did not start $TE_SEED_DOMAIN"

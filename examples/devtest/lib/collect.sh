@@ -15,7 +15,7 @@ console_of() {
         # shellcheck disable=SC2086
         timeout "$DEVTEST_COLLECT_TIMEOUT_S" $DEVTEST_CONSOLE_COMMAND "$1"
     elif [ -n "$TOCI_LEASE" ]; then
-        timeout "$DEVTEST_COLLECT_TIMEOUT_S" "$DEVTEST_TOCI" te console "$TE_REMOTE_HOST-$TE_NUM" "$1"
+        timeout "$DEVTEST_COLLECT_TIMEOUT_S" "$DEVTEST_TOCI" te console "$TE_NAME" "$1"
     else
         echo "not under toci lease run: no way to the TE host's consoles" >&2
         return 1
@@ -67,7 +67,7 @@ write_result() {
     local reports=() file
     for file in "$DEVTEST_WORK"/report-*; do [ ! -f "$file" ] || reports+=("$file"); done
     jq -n --argjson code "$1" --arg stage "$2" --arg lease "$TOCI_LEASE" \
-        --arg testenv "$TE_REMOTE_HOST-$TE_NUM" \
+        --arg testenv "${TE_NAME:-}" \
         --rawfile repos <(cat "$DEVTEST_WORK/repos" 2>/dev/null || true) \
         --rawfile perf <(cat "$DEVTEST_LOGS/devtest_perf.log" 2>/dev/null || true) \
         --rawfile smoke <(cat "$DEVTEST_LOGS/smoke.txt" 2>/dev/null || true) \

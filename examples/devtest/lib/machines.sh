@@ -12,7 +12,19 @@ quiet_machines() {
     done < <(gateway 'LC_ALL=C virsh list' | awk 'NR > 2 && NF { print $2 }')
 }
 
-# callback_host: where the seed finds us: our own address on the way to the TE host.
+# copy_seed IMAGE: through the gateway. One that tells the checksum of what arrived is taken at its word.
+copy_seed() {
+    local said=$DEVTEST_WORK/copyseed.out sum
+    say "copying the seed image, $(du -m "$1" | cut -f1) MiB, through the gateway"
+    to gateway "copyseed $TE_NUM" <"$1" 2>&1 | tee "$said" | tr '\r' '\n' | say_lines 'gateway: ' || fail "copyseed"
+    sum=$(grep -oE 'sha256 [0-9a-f]{64}' "$said" | cut -d' ' -f2 || true)
+    if [ -n "$sum" ] && [ "$sum" != "$(sha256sum <"$1" | cut -d' ' -f1)" ]; then
+        fail "the gateway received another image than we sent: sha256 $sum"
+    fi
+    rm -f "$1"
+}
+
+# set_callback_host: where the seed finds us: our own address on the way to the TE host.
 set_callback_host() {
     [ -z "$DEVTEST_CALLBACK_HOST" ] || return 0
     DEVTEST_CALLBACK_HOST=$(ip -4 route get "$TE_HOST_IP" | grep -oE 'src [0-9.]+' | cut -d' ' -f2)

@@ -35,6 +35,8 @@ load_te() {
     TE_UNDERCLOUD_RANGE=$(te_key '.["baremetal-network"].undercloud["range-start"]')
     : "${TE_UNDERCLOUD_RANGE:=192.0.2.21}"
     TE_SEED_DOMAIN=seed_$TE_NUM
+    TE_NAME=$(te_key '.toci.testenv')
+    : "${TE_NAME:=$TE_REMOTE_HOST-$TE_NUM}"
     write_keys
     write_ssh_config
 }
