@@ -11,9 +11,11 @@ export HOME=/root
 
 ATTEMPTS=2
 
-# power COMMAND-LINE: one of the gateway's commands, e.g. "virsh start baremetalbrbm1_0".
+# power COMMAND-LINE: one of the gateway's commands, e.g. "virsh start baremetalbrbm1_0". What it
+# said is only shown when it refuses.
 power() {
-    timeout 60 dbclient -i "$DEPLOY/power.key" -p "$POWER_PORT" "$POWER_USER@$POWER_HOST" "$1" </dev/null
+    timeout 60 dbclient -i "$DEPLOY/power.key" -p "$POWER_PORT" "$POWER_USER@$POWER_HOST" "$1" \
+        </dev/null >"/run/power.$domain" 2>&1 || { cat "/run/power.$domain"; return 1; }
 }
 
 # As Ironic's ssh driver sets the boot device (origin.md 2.3, command line 7).
@@ -23,12 +25,12 @@ set_boot_device() {
 
 # power_off: a machine that is off already is what we want, so the answer does not matter; whether
 # it is really off shows when it is started.
-power_off() { power "LC_ALL=C /usr/bin/virsh destroy $1" >/dev/null 2>&1 || true; }
+power_off() { power "LC_ALL=C /usr/bin/virsh destroy $1" >/dev/null || true; }
 
 # power_on_from DOMAIN DEVICE
 power_on_from() {
     power_off "$1"
-    set_boot_device "$1" "$2" >/dev/null && power "LC_ALL=C /usr/bin/virsh start $1" >/dev/null
+    set_boot_device "$1" "$2" && power "LC_ALL=C /usr/bin/virsh start $1"
 }
 
 elapsed() { cut -d. -f1 /proc/uptime; }

@@ -16,7 +16,7 @@ quiet_machines() {
 copy_seed() {
     local said=$DEVTEST_WORK/copyseed.out sum
     say "copying the seed image, $(du -m "$1" | cut -f1) MiB, through the gateway"
-    to gateway "copyseed $TE_NUM" <"$1" 2>&1 | tee "$said" | tr '\r' '\n' | say_lines 'gateway: ' || fail "copyseed"
+    to gateway "copyseed $TE_NUM" <"$1" 2>&1 | tee "$said" | grep -v '^Calling ' | say_lines 'gateway: ' || fail "copyseed"
     sum=$(grep -oE 'sha256 [0-9a-f]{64}' "$said" | cut -d' ' -f2 || true)
     if [ -n "$sum" ] && [ "$sum" != "$(sha256sum <"$1" | cut -d' ' -f1)" ]; then
         fail "the gateway received another image than we sent: sha256 $sum"

@@ -122,7 +122,9 @@ CONFIG
 }
 
 to() { ssh -F "$DEVTEST_WORK/ssh_config" "$@"; }
-gateway() { to gateway "$@" </dev/null; }
+
+# gateway COMMAND-LINE: one of the gateway's. It echoes each command on stderr, as in 2014; we do not.
+gateway() { to gateway "$@" </dev/null 2> >(grep -v '^Calling ' >&2); }
 
 # list_nodes: writes DEVTEST_WORK/nodes, a line "name role mac address domain" for each blank node;
 # node 1 of the TE becomes the undercloud, the others the overcloud. A domain is found by its MAC,
