@@ -27,8 +27,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("xtask", &["toci-core", "toci-wire", "toci-client"]),
 ];
 
-/// What tests may use beyond the arrows: the server as a peer. Nobody uses host or cli.
-const ALSO_IN_TESTS: [&str; 2] = ["toci-server", "toci-store"];
+/// What tests may use beyond the arrows: server and client as peers of each other. Nobody uses host or cli.
+const ALSO_IN_TESTS: [&str; 3] = ["toci-server", "toci-store", "toci-client"];
 
 /// Crates of others that only some of ours may know.
 const ALONE: [(&str, &[&str]); 7] = [

@@ -1,4 +1,15 @@
-//! DRIVES.
+//! DRIVES. The control plane: the API, the Gearman broker, and the tasks that keep everything going.
+//!
+//! [`run`] is the whole server; `toci server` calls it.
 
+pub mod api;
+mod auth;
 pub mod broker;
+mod config;
+mod listen;
+mod metrics;
+mod run;
 pub mod tasks;
+
+pub use config::{ApiConfig, ConfigError, GearmanConfig, Overrides, ServerConfig, TlsPair};
+pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};

@@ -7,11 +7,13 @@ use sqlx::FromRow;
 use toci_core::id::HostId;
 use toci_core::time::Time;
 
-const ADD: &str = "INSERT INTO token (hash, role, subject, created_us, revoked_us) \
-     VALUES ($1, $2, $3, $4, $5)";
-const READ: &str = "SELECT hash, role, subject, created_us, revoked_us FROM token WHERE hash = $1";
-const READ_ALL: &str =
-    "SELECT hash, role, subject, created_us, revoked_us FROM token ORDER BY created_us, hash";
+const ADD: &str = "INSERT INTO token (hash, role, subject, created_us, revoked_us, expires_us) \
+     VALUES ($1, $2, $3, $4, $5, $6)";
+const READ: &str =
+    "SELECT hash, role, subject, created_us, revoked_us, expires_us FROM token WHERE hash = $1";
+const READ_ALL: &str = "SELECT hash, role, subject, created_us, revoked_us, expires_us FROM token \
+     ORDER BY created_us, hash";
+const REVOKE_ONE: &str = "UPDATE token SET revoked_us = $2 WHERE hash = $1 AND revoked_us IS NULL";
 const REVOKE: &str = "UPDATE token SET revoked_us = $2 WHERE subject = $1 AND revoked_us IS NULL";
 const REVOKE_HOST: &str = "UPDATE token SET revoked_us = $2 \
      WHERE subject = $1 AND role = 'host' AND revoked_us IS NULL";
@@ -25,8 +27,18 @@ const NAME_IS_FREE: &str = "SELECT COUNT(*) FROM enrol_token WHERE hash = $1 AND
 const ADD_HOST: &str = "INSERT INTO host (id, draining, enrolled_us) VALUES ($1, 0, $2) \
      ON CONFLICT (id) DO NOTHING";
 
-pub(crate) const STATEMENTS: &[&str] =
-    &[ADD, READ, READ_ALL, REVOKE, REVOKE_HOST, ADD_ENROL, CLAIM_ENROL, NAME_IS_FREE, ADD_HOST];
+pub(crate) const STATEMENTS: &[&str] = &[
+    ADD,
+    READ,
+    READ_ALL,
+    REVOKE,
+    REVOKE_ONE,
+    REVOKE_HOST,
+    ADD_ENROL,
+    CLAIM_ENROL,
+    NAME_IS_FREE,
+    ADD_HOST,
+];
 
 /// A token, by its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +51,8 @@ pub struct TokenRow {
     pub subject: String,
     /// When it was made.
     pub created: Time,
+    /// When it dies by itself.
+    pub expires: Option<Time>,
     /// When it was revoked.
     pub revoked: Option<Time>,
 }
@@ -61,6 +75,7 @@ struct Row {
     subject: String,
     created_us: i64,
     revoked_us: Option<i64>,
+    expires_us: Option<i64>,
 }
 
 impl From<Row> for TokenRow {
@@ -70,6 +85,7 @@ impl From<Row> for TokenRow {
             role: r.role,
             subject: r.subject,
             created: Time(r.created_us),
+            expires: r.expires_us.map(Time),
             revoked: r.revoked_us.map(Time),
         }
     }
@@ -84,6 +100,7 @@ impl Store {
             .bind(t.subject.clone())
             .bind(t.created.0)
             .bind(t.revoked.map(|r| r.0))
+            .bind(t.expires.map(|e| e.0))
             .execute(p)
             .await
             .map(drop))
@@ -116,6 +133,18 @@ impl Store {
             .await
             .map(|done| done.rows_affected()))
         .map_err(|source| StoreError::Write { what: "tokens", source })
+    }
+
+    /// Revokes one token; false when it is unknown or was revoked before.
+    pub async fn revoke_token(&self, hash: &str, now: Time) -> Result<bool, StoreError> {
+        let hash = hash.to_owned();
+        write_db!(self, p => sqlx::query(REVOKE_ONE)
+            .bind(hash)
+            .bind(now.0)
+            .execute(p)
+            .await
+            .map(|done| done.rows_affected() > 0))
+        .map_err(|source| StoreError::Write { what: "a token", source })
     }
 
     /// Adds a one-time token, perhaps for one host name only.
@@ -164,6 +193,7 @@ impl Store {
             "host".into(),
             host.as_str().into(),
             now.0.into(),
+            row::Value::Int(None),
             row::Value::Int(None),
         ];
         row::execute(&mut tx, WHAT, ADD, &token).await?;

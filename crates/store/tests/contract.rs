@@ -194,6 +194,7 @@ async fn tokens(store: &Store) {
         role: "client".into(),
         subject: subject.into(),
         created: Time(1),
+        expires: None,
         revoked: None,
     };
     store.add_token(&token("h1", "ann")).await.unwrap();

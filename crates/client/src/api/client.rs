@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use toci_wire::api::{ApiError, ErrorBody, ErrorKind, PREFIX};
 
 /// Longest wait for the answer to a plain call.
@@ -32,6 +32,10 @@ pub const STALL_LIMIT: Duration = Duration::from_secs(120);
 /// Longest JSON answer that is accepted, in bytes (lists of many thousand TEs fit).
 pub const ANSWER_MAX_BYTES: usize = 64 << 20;
 
+/// How long a connection is kept for the next call. Well below the time after which a server hangs up on an idle
+/// one, so that no call is sent into a connection that is being closed.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Connections kept open for the next call, for one client.
 pub const IDLE_CONNECTIONS_MAX: usize = 4;
 
@@ -45,7 +49,7 @@ struct Inner {
     connector: Connector,
     token: Option<Token>,
     host_header: HeaderValue,
-    idle: Mutex<Vec<SendRequest<RequestBody>>>,
+    idle: Mutex<Vec<(SendRequest<RequestBody>, Instant)>>,
 }
 
 impl fmt::Debug for ApiClient {
@@ -325,14 +329,16 @@ impl ApiClient {
     }
 
     fn idle(&self) -> Option<SendRequest<RequestBody>> {
-        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        let mut idle = self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < IDLE_LIMIT);
+        idle.pop().map(|(connection, _)| connection)
     }
 
     fn keep(&self, connection: SendRequest<RequestBody>) {
         let mut idle = self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| !kept.is_closed());
+        idle.retain(|(kept, _)| !kept.is_closed());
         if !connection.is_closed() && idle.len() < IDLE_CONNECTIONS_MAX {
-            idle.push(connection);
+            idle.push((connection, Instant::now()));
         }
     }
 

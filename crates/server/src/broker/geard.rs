@@ -202,12 +202,12 @@ fn options(arguments: &Arguments) -> Result<BrokerOptions, GeardError> {
 
 /// Numbers of jobs begin at the second of the start times 2^20, so that no handle of an earlier
 /// run is given again: a worker that outlived a restart cannot end another's job.
-pub(super) fn first_job(now: SystemTime) -> u64 {
+pub(crate) fn first_job(now: SystemTime) -> u64 {
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     (seconds << 20) + 1
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }

@@ -23,6 +23,7 @@ pub use face::{
     TASK_EVENTS_MAX, TaskEvent,
 };
 pub use geard::geard_main;
+pub(crate) use geard::{first_job, host_name};
 pub use options::{
     BrokerError, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, HANDSHAKE_LIMIT,
     INPUT_TOTAL_MAX_BYTES, Keepalive, LINGER_LIMIT, OUTPUT_MAX_BYTES, StatsdTarget, TlsFiles,

@@ -1,0 +1,22 @@
+//! `/api/v1`: the only way in for the CLI, hosts and other CI systems. See `toci_wire::api` for its types.
+
+mod error;
+mod extract;
+mod hosts;
+mod leases;
+mod link;
+mod machines;
+mod openapi;
+mod relay;
+mod router;
+mod sse;
+mod state;
+mod system;
+mod testenvs;
+mod tokens;
+
+pub use openapi::document;
+
+pub(crate) use relay::Relay;
+pub(crate) use router::router;
+pub(crate) use state::{Api, Shared};

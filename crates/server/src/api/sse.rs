@@ -1,0 +1,159 @@
+//! Event streams. What they follow is dropped together with the connection, never later.
+
+use super::error::Problem;
+use super::state::{Shared, StreamGuard};
+use crate::auth::Identity;
+use crate::tasks::lease::Change;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use toci_core::id::LeaseId;
+use toci_wire::api::{
+    EVENT_DESIRED, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION, EVENT_TESTENV,
+    HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
+};
+use tokio::sync::{broadcast, watch};
+
+use super::relay::HostLink;
+
+/// Something that yields events until it is over.
+trait Source: Send + 'static {
+    fn next(&mut self) -> impl Future<Output = Option<Event>> + Send;
+}
+
+fn respond(source: impl Source) -> Response {
+    let events = stream::unfold(source, |mut source| async move {
+        let event = source.next().await?;
+        Some((Ok::<_, Infallible>(event), source))
+    });
+    sse(events)
+}
+
+fn sse(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+    let alive = KeepAlive::new().interval(Duration::from_secs(STREAM_KEEPALIVE_S));
+    Sse::new(events).keep_alive(alive).into_response()
+}
+
+fn event(name: &str, data: &impl Serialize) -> Option<Event> {
+    match Event::default().event(name).json_data(data) {
+        Ok(event) => Some(event),
+        Err(error) => {
+            tracing::error!(%error, name, "an event cannot be written as JSON");
+            None
+        }
+    }
+}
+
+struct LeaseSource {
+    lease: watch::Receiver<Arc<Lease>>,
+    begun: bool,
+    over: bool,
+    guard: StreamGuard,
+}
+
+impl Source for LeaseSource {
+    async fn next(&mut self) -> Option<Event> {
+        if self.over {
+            return None;
+        }
+        if self.begun {
+            tokio::select! {
+                changed = self.lease.changed() => changed.ok()?,
+                () = self.guard.ended() => return None,
+            }
+        }
+        self.begun = true;
+        let lease = self.lease.borrow_and_update().clone();
+        self.over = lease.state.is_over();
+        event(EVENT_LEASE, &*lease)
+    }
+}
+
+/// A lease now and after each change.
+pub(crate) async fn lease_stream(
+    api: &Shared,
+    caller: Identity,
+    id: LeaseId,
+) -> Result<Response, Problem> {
+    let lease = api.book.watch_lease(id).await?;
+    let guard = StreamGuard::new(api, caller);
+    Ok(respond(LeaseSource { lease, begun: false, over: false, guard }))
+}
+
+struct ChangeSource {
+    changes: broadcast::Receiver<Change>,
+    api: Shared,
+    over: bool,
+    guard: StreamGuard,
+}
+
+impl Source for ChangeSource {
+    async fn next(&mut self) -> Option<Event> {
+        if self.over {
+            return None;
+        }
+        let change = tokio::select! {
+            change = self.changes.recv() => change,
+            () = self.guard.ended() => return None,
+        };
+        match change {
+            Ok(Change::Lease(lease)) => event(EVENT_LEASE, &*lease),
+            Ok(Change::TestEnv(te)) => event(EVENT_TESTENV, &*te),
+            Ok(Change::Host(host)) => event(EVENT_HOST, &*host),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                self.over = true;
+                self.api.metrics.streams_lagged.add(1);
+                let hint = "open the stream again and read the lists".to_owned();
+                event(EVENT_LAGGED, &Lagged { missed, hint })
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Every change from now on.
+pub(crate) fn change_stream(api: &Shared, caller: Identity) -> Response {
+    let changes = api.book.subscribe();
+    let guard = StreamGuard::new(api, caller);
+    respond(ChangeSource { changes, api: api.clone(), over: false, guard })
+}
+
+struct HostSource {
+    desired: watch::Receiver<Arc<HostDesired>>,
+    link: HostLink,
+    begun: bool,
+    guard: StreamGuard,
+}
+
+impl Source for HostSource {
+    async fn next(&mut self) -> Option<Event> {
+        if self.begun {
+            tokio::select! {
+                // The wish goes first, so that an operation never comes before the grant it belongs to.
+                biased;
+                changed = self.desired.changed() => changed.ok()?,
+                // None: a newer stream of the same host has taken over.
+                order = self.link.orders.recv() => return event(EVENT_OPERATION, &order?),
+                () = self.guard.ended() => return None,
+            }
+        }
+        self.begun = true;
+        let desired = self.desired.borrow_and_update().clone();
+        event(EVENT_DESIRED, &*desired)
+    }
+}
+
+/// What is wanted of a host.
+pub(crate) fn host_stream(
+    api: &Shared,
+    caller: Identity,
+    desired: watch::Receiver<Arc<HostDesired>>,
+    link: HostLink,
+) -> Response {
+    let guard = StreamGuard::new(api, caller);
+    respond(HostSource { desired, link, begun: false, guard })
+}

@@ -1,0 +1,60 @@
+//! What all handlers share.
+
+use super::relay::Relay;
+use crate::auth::{Auth, Identity};
+use crate::broker::BrokerHandle;
+use crate::metrics::Metrics;
+use crate::tasks::lease::LeaseBook;
+use std::sync::Arc;
+use toci_store::Store;
+use tokio::sync::watch;
+
+/// What all handlers share.
+pub(crate) struct Api {
+    pub(crate) book: LeaseBook,
+    pub(crate) store: Store,
+    pub(crate) auth: Auth,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) broker: BrokerHandle,
+    /// Becomes true when the server stops; streams end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// The state of the router.
+pub(crate) type Shared = Arc<Api>;
+
+/// Tells a stream when it has to end although its subject has not.
+pub(crate) struct StreamGuard {
+    api: Shared,
+    identity: Identity,
+    stopping: watch::Receiver<bool>,
+    revocations: watch::Receiver<u64>,
+}
+
+impl StreamGuard {
+    pub(crate) fn new(api: &Shared, identity: Identity) -> StreamGuard {
+        api.metrics.streams_open.add(1);
+        StreamGuard {
+            api: api.clone(),
+            identity,
+            stopping: api.stopping.clone(),
+            revocations: api.auth.revocations(),
+        }
+    }
+
+    /// Returns when the server stops or the token is no longer good. Cancel-safe.
+    pub(crate) async fn ended(&mut self) {
+        tokio::select! {
+            // The sender lives as long as the server, so an error means the end as well.
+            _ = self.stopping.wait_for(|stopping| *stopping) => {}
+            () = self.api.auth.until_revoked(&self.identity, &mut self.revocations) => {}
+        }
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.api.metrics.streams_open.sub(1);
+    }
+}

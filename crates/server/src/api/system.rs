@@ -1,0 +1,81 @@
+//! `/healthz`, `/metrics`, `/openapi.json`.
+
+use super::error::Problem;
+use super::extract::Caller;
+use super::state::Shared;
+use crate::metrics::Page;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use toci_store::LeaseFilter;
+use toci_wire::api::ErrorBody;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(crate) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(metrics)).routes(routes!(openapi))
+}
+
+/// Whether the server serves: it answers only when the lease book does.
+#[utoipa::path(get, path = "/healthz", tag = "system", security(()),
+    responses((status = 200, body = String), (status = "default", body = ErrorBody)))]
+pub(crate) async fn healthz(State(api): State<Shared>) -> Result<&'static str, Problem> {
+    api.book.hosts().await?;
+    Ok("serving\n")
+}
+
+/// Figures in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", tag = "system", security(("token" = ["read_only"])),
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = "default", body = ErrorBody)))]
+pub(crate) async fn metrics(
+    State(api): State<Shared>,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    caller.may_look()?;
+    let mut page = Page::default();
+    api.metrics.print(&mut page);
+    page.family("toci_operations", "Operations under way on hosts.", "gauge");
+    page.sample("toci_operations", &[], api.relay.under_way());
+    let leases = api.book.leases(LeaseFilter::default()).await?;
+    let words = leases.iter().map(|lease| word(&lease.state));
+    page.counted("toci_leases", "Leases that are not over.", "state", words);
+    let testenvs = api.book.testenvs().await?;
+    let words = testenvs.iter().map(|te| word(&te.state));
+    page.counted("toci_testenvs", "Test environments.", "state", words);
+    let hosts = api.book.hosts().await?;
+    let words = hosts.iter().map(|host| word(&host.connection));
+    page.counted("toci_hosts", "TE hosts.", "connection", words);
+    if let Ok(figures) = api.broker.figures().await {
+        gearman(&mut page, &figures);
+    }
+    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, page.into_text()).into_response())
+}
+
+/// A state's spelling in JSON.
+fn word(state: &impl serde::Serialize) -> String {
+    match serde_json::to_value(state) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(_) | Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "system", security(()),
+    responses((status = 200, body = Object)))]
+pub(crate) async fn openapi() -> Response {
+    Json(super::openapi::document()).into_response()
+}
+
+fn gearman(page: &mut Page, figures: &toci_core::broker::Figures) {
+    for (name, help, value) in [
+        ("toci_gearman_jobs_waiting", "Gearman jobs without a worker.", figures.waiting),
+        ("toci_gearman_jobs_running", "Gearman jobs with a worker.", figures.running),
+        ("toci_gearman_workers", "Connections that registered a function.", figures.workers),
+    ] {
+        page.family(name, help, "gauge");
+        page.sample(name, &[], value);
+    }
+}

@@ -1,0 +1,350 @@
+//! `toci.toml`: the server's settings. Every error names file, line, column and what was expected.
+
+use crate::broker::{
+    self, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, Keepalive, StatsdTarget, TlsFiles,
+};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toci_core::broker::Settings;
+use toci_core::lease::Policy;
+
+/// Largest settings file, in bytes.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+/// Where state lies when nothing else is said.
+const STATE_DEFAULT: &str = "/var/lib/toci";
+/// Port of the API.
+const API_PORT: u16 = 8080;
+/// Connections to the API over TCP at most, unless configured otherwise.
+const API_CONNECTIONS_MAX: usize = 10_000;
+
+/// Settings from a command line; they win over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Folder of everything the server keeps.
+    pub state: Option<PathBuf>,
+    /// Address of the API.
+    pub listen: Option<SocketAddr>,
+    /// Unix socket of the API.
+    pub socket: Option<PathBuf>,
+    /// Address of the Gearman broker.
+    pub gearman: Option<SocketAddr>,
+}
+
+/// All settings, with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Folder of everything the server keeps.
+    pub state: PathBuf,
+    /// `sqlite:PATH` or `postgres://…`.
+    pub database: String,
+    /// The API.
+    pub api: ApiConfig,
+    /// The Gearman broker.
+    pub gearman: GearmanConfig,
+    /// What leases are decided by.
+    pub lease: Policy,
+}
+
+/// Settings of the API.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// TCP addresses.
+    pub listen: Vec<SocketAddr>,
+    /// Unix socket, made with mode 0600.
+    pub socket: PathBuf,
+    /// TLS on the TCP addresses; plain HTTP without.
+    pub tls: Option<TlsPair>,
+    /// TCP connections at most. The unix socket has its own few, so that an operator always gets in.
+    pub connections_max: usize,
+}
+
+/// The server's certificate, PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsPair {
+    /// Its certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Settings of the broker.
+#[derive(Clone, Debug)]
+pub struct GearmanConfig {
+    /// What the broker is started with, except the ACL, which is read at the start.
+    pub options: BrokerOptions,
+    /// ACL file in geard's format.
+    pub acl: Option<PathBuf>,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("read settings {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{place}: {message}")]
+    Bad {
+        /// `FILE:LINE:COLUMN`, or `FILE` when no single place is wrong.
+        place: String,
+        /// What is wrong and what was expected.
+        message: String,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    state: Option<PathBuf>,
+    database: Option<String>,
+    api: ApiFile,
+    gearman: GearmanFile,
+    lease: LeaseFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ApiFile {
+    listen: Option<Vec<SocketAddr>>,
+    socket: Option<PathBuf>,
+    tls: Option<TlsPair>,
+    connections_max: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GearmanFile {
+    listen: Option<Vec<SocketAddr>>,
+    tls: Option<GearmanTls>,
+    acl: Option<PathBuf>,
+    statsd: Option<String>,
+    statsd_prefix: Option<String>,
+    keepalive: Option<bool>,
+    connections_max: Option<usize>,
+    dialect: Option<Dialect>,
+    choices: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Dialect {
+    Geard,
+    Gearmand,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GearmanTls {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LeaseFile {
+    default_s: Option<u64>,
+    max_s: Option<u64>,
+    heartbeat_s: Option<u64>,
+    lost_after_s: Option<u64>,
+    grant_ack_limit_s: Option<u64>,
+    reset_limit_s: Option<u64>,
+    queue_max: Option<usize>,
+    count_max: Option<u32>,
+    ageing_per_point_s: Option<u64>,
+    fair_step_s: Option<u64>,
+    hold_max_s: Option<u64>,
+    hold_budget_s: Option<u64>,
+    hold_refill_s: Option<u64>,
+    strikes_max: Option<u32>,
+    impossible_grace_s: Option<u64>,
+    report_every_s: Option<u64>,
+}
+
+impl ServerConfig {
+    /// Reads `file`, if there is one, and lets `flags` win over it.
+    pub fn load(file: Option<&Path>, flags: Overrides) -> Result<ServerConfig, ConfigError> {
+        let (name, text) = match file {
+            Some(path) => (path.display().to_string(), read(path)?),
+            None => ("the command line".to_owned(), String::new()),
+        };
+        let parsed: File = toml::from_str(&text).map_err(|e| place(&name, &text, &e))?;
+        filled_in(&name, parsed, flags)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    use std::io::Read;
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(FILE_MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+fn place(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let message = error.message().to_owned();
+    let Some(span) = error.span() else {
+        return ConfigError::Bad { place: name.to_owned(), message };
+    };
+    let before = &text[..span.start.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    ConfigError::Bad { place: format!("{name}:{line}:{column}"), message }
+}
+
+fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, ConfigError> {
+    let bad = |message: String| ConfigError::Bad { place: name.to_owned(), message };
+    let state = flags.state.or(file.state).unwrap_or_else(|| PathBuf::from(STATE_DEFAULT));
+    let database =
+        file.database.unwrap_or_else(|| format!("sqlite:{}", state.join("toci.db").display()));
+    let local = |port| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+    let api = ApiConfig {
+        listen: flags
+            .listen
+            .map(|address| vec![address])
+            .or(file.api.listen)
+            .unwrap_or_else(|| local(API_PORT)),
+        socket: flags.socket.or(file.api.socket).unwrap_or_else(|| state.join("toci.sock")),
+        tls: file.api.tls,
+        connections_max: file.api.connections_max.unwrap_or(API_CONNECTIONS_MAX),
+    };
+    if api.connections_max == 0 {
+        return Err(bad("api.connections_max is 0: use at least 1".to_owned()));
+    }
+    let gearman = gearman(file.gearman, flags.gearman).map_err(&bad)?;
+    let lease = policy(&file.lease).map_err(bad)?;
+    Ok(ServerConfig { state, database, api, gearman, lease })
+}
+
+fn gearman(file: GearmanFile, flag: Option<SocketAddr>) -> Result<GearmanConfig, String> {
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, GEARMAN_PORT));
+    let mut settings = match file.dialect.unwrap_or(Dialect::Geard) {
+        Dialect::Geard => Settings::geard(),
+        Dialect::Gearmand => Settings::gearmand(&broker::host_name()),
+    };
+    // Inside the server the broker ends with the server, not by an admin's word.
+    settings.choose("shutdown", "nobody").map_err(|e| e.to_string())?;
+    for (key, value) in &file.choices {
+        settings.choose(key, value).map_err(|e| format!("gearman.choices: {e}"))?;
+    }
+    let mut options = BrokerOptions::new(local);
+    options.listen =
+        flag.map(|address| vec![address]).or(file.listen).unwrap_or_else(|| vec![local]);
+    options.settings = settings;
+    options.tls =
+        file.tls.map(|tls| TlsFiles { ca: tls.ca, certificate: tls.certificate, key: tls.key });
+    options.keepalive = file.keepalive.unwrap_or(true).then(Keepalive::default);
+    options.statsd = file
+        .statsd
+        .map(|address| StatsdTarget { address, prefix: file.statsd_prefix.unwrap_or_default() });
+    options.connections_max = file.connections_max.unwrap_or(CONNECTIONS_MAX);
+    if options.connections_max == 0 {
+        return Err("gearman.connections_max is 0: use at least 1".to_owned());
+    }
+    Ok(GearmanConfig { options, acl: file.acl })
+}
+
+fn policy(file: &LeaseFile) -> Result<Policy, String> {
+    let usual = Policy::default();
+    let seconds = |given: Option<u64>, usual: Duration| given.map_or(usual, Duration::from_secs);
+    let policy = Policy {
+        lease_default: seconds(file.default_s, usual.lease_default),
+        lease_max: seconds(file.max_s, usual.lease_max),
+        heartbeat: seconds(file.heartbeat_s, usual.heartbeat),
+        lost_after: seconds(file.lost_after_s, usual.lost_after),
+        grant_ack_limit: seconds(file.grant_ack_limit_s, usual.grant_ack_limit),
+        reset_limit: seconds(file.reset_limit_s, usual.reset_limit),
+        queue_max: file.queue_max.unwrap_or(usual.queue_max),
+        count_max: file.count_max.unwrap_or(usual.count_max),
+        ageing_per_point: seconds(file.ageing_per_point_s, usual.ageing_per_point),
+        fair_step: seconds(file.fair_step_s, usual.fair_step),
+        hold_max: seconds(file.hold_max_s, usual.hold_max),
+        hold_budget: seconds(file.hold_budget_s, usual.hold_budget),
+        hold_refill: seconds(file.hold_refill_s, usual.hold_refill),
+        strikes_max: file.strikes_max.unwrap_or(usual.strikes_max),
+        impossible_grace: seconds(file.impossible_grace_s, usual.impossible_grace),
+        ended_keep: usual.ended_keep,
+        report_every: seconds(file.report_every_s, usual.report_every),
+    };
+    for (name, value) in [
+        ("default_s", policy.lease_default),
+        ("heartbeat_s", policy.heartbeat),
+        ("grant_ack_limit_s", policy.grant_ack_limit),
+        ("reset_limit_s", policy.reset_limit),
+        ("hold_refill_s", policy.hold_refill),
+        ("report_every_s", policy.report_every),
+    ] {
+        if value.is_zero() {
+            return Err(format!("lease.{name} is 0: use at least 1 second"));
+        }
+    }
+    if policy.lease_default > policy.lease_max {
+        return Err("lease.default_s is more than lease.max_s".to_owned());
+    }
+    if policy.lost_after < 2 * policy.heartbeat {
+        return Err(
+            "lease.lost_after_s is less than twice lease.heartbeat_s: one late heartbeat would end a lease"
+                .to_owned(),
+        );
+    }
+    Ok(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<ServerConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("toci.toml");
+        std::fs::write(&path, text).unwrap();
+        ServerConfig::load(Some(&path), Overrides::default())
+            .map_err(|e| e.to_string().replace(&path.display().to_string(), "toci.toml"))
+    }
+
+    #[test]
+    fn defaults_flags_and_file() {
+        let config = ServerConfig::load(None, Overrides::default()).unwrap();
+        assert_eq!(config.state, Path::new("/var/lib/toci"));
+        assert_eq!(config.database, "sqlite:/var/lib/toci/toci.db");
+        assert_eq!(config.api.socket, Path::new("/var/lib/toci/toci.sock"));
+        let config = load(
+            "state = \"/s\"\n[api]\nlisten = [\"[::]:1\"]\n[lease]\nmax_s = 20000\n[gearman.choices]\nexceptions = \"when-asked\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.api.listen, ["[::]:1".parse().unwrap()]);
+        assert_eq!(config.lease.lease_max, Duration::from_secs(20000));
+        let flags = Overrides { state: Some("/t".into()), ..Overrides::default() };
+        assert_eq!(ServerConfig::load(None, flags).unwrap().database, "sqlite:/t/toci.db");
+    }
+
+    #[test]
+    fn errors_name_the_place_and_what_was_expected() {
+        for (text, expected) in [
+            ("[lease]\nmax = 3\n", "toci.toml:2:1: unknown field `max`"),
+            ("[api]\nlisten = [\"localhost\"]\n", "toci.toml:2:11: "),
+            ("state = 5\n", "toci.toml:1:9: invalid type: integer `5`, expected path string"),
+            ("state\n", "toci.toml:1:6: "),
+            ("[lease]\nheartbeat_s = 0\n", "toci.toml: lease.heartbeat_s is 0"),
+            ("[lease]\nheartbeat_s = 10\n", "toci.toml: lease.lost_after_s is less than twice"),
+            ("[gearman.choices]\nx = \"y\"\n", "toci.toml: gearman.choices: x=y is no setting"),
+            ("[gearman]\ndialect = \"x\"\n", "toci.toml:2:11: unknown variant `x`, expected"),
+        ] {
+            let error = load(text).expect_err(text);
+            assert!(error.starts_with(expected), "{text:?} gave {error:?}");
+        }
+        let missing = ServerConfig::load(Some(Path::new("/nonexistent")), Overrides::default());
+        assert!(matches!(missing, Err(ConfigError::Read { .. })));
+    }
+}

@@ -1,0 +1,204 @@
+//! The whole server: store, lease book, broker, API; from start to stop.
+
+use crate::api::{Api, Relay, router};
+use crate::auth::{Auth, TokenError};
+use crate::broker::{self, AclFileError, BrokerError, BrokerServer};
+use crate::config::ServerConfig;
+use crate::listen::{ListenError, Listeners};
+use crate::metrics::Metrics;
+use crate::tasks::lease::{BookError, LeaseBook};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use toci_store::{Store, StoreError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long calls may take to end when the server stops.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the server did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The state folder.
+    #[error("make the state folder {path}")]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The database.
+    #[error("open the store")]
+    Store(#[from] StoreError),
+    /// The lease book.
+    #[error("read the lease book")]
+    Book(#[from] BookError),
+    /// The operator's token.
+    #[error("make the operator's token")]
+    Token(#[from] TokenError),
+    /// The API's listeners.
+    #[error("open the API")]
+    Listen(#[from] ListenError),
+    /// The ACL of the broker.
+    #[error("read the Gearman ACL")]
+    Acl(#[from] AclFileError),
+    /// The broker.
+    #[error("run the Gearman broker")]
+    Broker(#[from] BrokerError),
+    /// Signals.
+    #[error("listen to signals")]
+    Signal(#[source] io::Error),
+    /// Another server has taken the lease book over.
+    #[error("another server has taken the lease book over; this one may no longer decide")]
+    TakenOver,
+    /// A part of the server ended by itself: a bug.
+    #[error("{0} ended unexpectedly")]
+    Died(&'static str),
+}
+
+/// A server that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the API listens.
+    pub api: Vec<SocketAddr>,
+    /// The API's unix socket.
+    pub socket: PathBuf,
+    /// Where the broker listens.
+    pub gearman: Vec<SocketAddr>,
+    /// The operator's token, written at the first start.
+    pub admin_token_file: PathBuf,
+    book: LeaseBook,
+    store: Store,
+    stopping: watch::Sender<bool>,
+    http: JoinHandle<()>,
+    broker: Option<BrokerServer>,
+}
+
+/// Runs the server until SIGTERM or SIGINT.
+pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signal)?;
+    let tls = config.api.tls.is_some();
+    let mut running = start(config).await?;
+    running.announce(tls);
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        error = running.ended() => Err(error),
+    };
+    tracing::info!("stopping");
+    let stopped = running.stop().await;
+    ended.and(stopped)
+}
+
+/// Starts the server; when this returns, it serves.
+pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
+    make_state(&config.state)?;
+    let store = Store::open(&config.database).await?;
+    let auth = Auth::new(store.clone());
+    let admin_token_file = config.state.join("admin.token");
+    auth.ensure_admin(&admin_token_file).await?;
+    let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
+
+    let mut options = config.gearman.options;
+    options.acl = config.gearman.acl.as_deref().map(broker::read_acl_file).transpose()?;
+    options.settings.pid = std::process::id();
+    options.settings.first_job = broker::first_job(SystemTime::now());
+    let broker = broker::start(options)?;
+
+    let (stopping, watched) = watch::channel(false);
+    let metrics = Arc::new(Metrics::default());
+    let api = Arc::new(Api {
+        book: book.clone(),
+        store: store.clone(),
+        auth,
+        relay: Arc::new(Relay::default()),
+        metrics,
+        broker: broker.handle(),
+        stopping: watched.clone(),
+    });
+    let listeners = match Listeners::bind(&config.api).await {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            stop_broker(broker).await?;
+            return Err(error.into());
+        }
+    };
+    let (addresses, socket) = (listeners.addresses.clone(), listeners.socket.clone());
+    let gearman = broker.addresses().to_vec();
+    let http = tokio::spawn(listeners.serve(api.clone(), router(api), watched, SHUTDOWN_LIMIT));
+    Ok(Running {
+        api: addresses,
+        socket,
+        gearman,
+        admin_token_file,
+        book,
+        store,
+        stopping,
+        http,
+        broker: Some(broker),
+    })
+}
+
+impl Running {
+    /// Says on stderr, for whoever waits for it, that the server serves and where.
+    fn announce(&self, tls: bool) {
+        use std::io::Write;
+        let scheme = if tls { "https" } else { "http" };
+        let mut line = "toci server: serving".to_owned();
+        for address in &self.api {
+            line.push_str(&format!(" {scheme}://{address}"));
+        }
+        line.push_str(&format!(" unix:{}", self.socket.display()));
+        for address in &self.gearman {
+            line.push_str(&format!(" gearman://{address}"));
+        }
+        // A closed stderr is no reason not to serve.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    /// Returns when a part of the server has ended by itself.
+    async fn ended(&mut self) -> ServerError {
+        tokio::select! {
+            () = self.book.stopped() => ServerError::TakenOver,
+            _ = &mut self.http => ServerError::Died("the API"),
+        }
+    }
+
+    /// Ends it: streams are closed, calls may end within [`SHUTDOWN_LIMIT`].
+    pub async fn stop(mut self) -> Result<(), ServerError> {
+        self.stopping.send_replace(true);
+        if !self.http.is_finished()
+            && let Err(error) = (&mut self.http).await
+        {
+            tracing::error!(%error, "the API ended badly");
+        }
+        let stopped = match self.broker.take() {
+            Some(broker) => stop_broker(broker).await,
+            None => Ok(()),
+        };
+        self.store.close().await;
+        stopped
+    }
+}
+
+async fn stop_broker(broker: BrokerServer) -> Result<(), ServerError> {
+    match tokio::task::spawn_blocking(move || broker.stop()).await {
+        Ok(stopped) => Ok(stopped?),
+        Err(_) => Err(ServerError::Died("stopping the broker")),
+    }
+}
+
+fn make_state(path: &Path) -> Result<(), ServerError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| ServerError::State { path: path.to_owned(), source })
+}
