@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Wishes that may wait for a TE's task; only the newest counts, so this is plenty.
-const INBOX_MAX: usize = 16;
+/// Results of resets that may wait for a TE's task; there is one reset at a time.
+const INBOX_MAX: usize = 4;
 /// Attempts of a reset before the TE is called broken: what fails at first is often a daemon that
 /// is being started again.
 const RESET_ATTEMPTS: u32 = 3;
@@ -108,21 +108,26 @@ pub struct TeTaskHandle {
     pub gate: Arc<Gate>,
     /// Where it stands.
     pub status: watch::Receiver<TeStatus>,
-    inbox: mpsc::Sender<Message>,
+    wishes: Arc<watch::Sender<Option<Wish>>>,
 }
 
 impl TeTaskHandle {
-    /// Passes on a wish. The newest counts; one that finds the inbox full is repeated by the server.
+    /// Passes on a wish. The newest counts, however many come while the task is busy; one of an
+    /// older generation that was overtaken on the way does not displace it.
     pub fn wish(&self, wish: Wish) {
-        if self.inbox.try_send(Message::Wish(wish)).is_err() {
-            tracing::warn!(te = %self.te.id, "too many wishes at once; this one is dropped");
-        }
+        self.wishes.send_if_modified(|newest| {
+            let newer = newest.as_ref().is_none_or(|w| w.generation <= wish.generation);
+            if newer {
+                *newest = Some(wish);
+            }
+            newer
+        });
     }
 }
 
-enum Message {
-    Wish(Wish),
-    ResetEnded { generation: Generation, failed: Option<String> },
+struct ResetEnded {
+    generation: Generation,
+    failed: Option<String>,
 }
 
 struct Worker {
@@ -132,13 +137,14 @@ struct Worker {
     gateway: Arc<dyn GatewayPort>,
     incarnation: String,
     record: Option<Record>,
-    wish: Option<Wish>,
+    /// The newest wish.
+    wish: watch::Receiver<Option<Wish>>,
     /// The reset that is under way; the next one waits for it.
     resetting: Option<JoinHandle<()>>,
     serving: Option<Arc<ServingReport>>,
     status: watch::Sender<TeStatus>,
-    inbox: mpsc::Receiver<Message>,
-    to_self: mpsc::Sender<Message>,
+    inbox: mpsc::Receiver<ResetEnded>,
+    to_self: mpsc::Sender<ResetEnded>,
 }
 
 /// Starts the task of a TE from its record. It ends when its handle and all clones are gone. On
@@ -159,11 +165,12 @@ pub async fn start_te(
     let standing = Standing::Resetting;
     let (status, watched) = watch::channel(TeStatus { generation, standing, serving: None });
     let (to_self, inbox) = mpsc::channel(INBOX_MAX);
+    let (wishes, wish) = watch::channel(None);
     let handle = TeTaskHandle {
         te: Arc::clone(te),
         gate: Arc::clone(&gate),
         status: watched,
-        inbox: to_self.clone(),
+        wishes: Arc::new(wishes),
     };
     let mut worker = Worker {
         host: Arc::clone(host),
@@ -172,7 +179,7 @@ pub async fn start_te(
         gateway: Arc::clone(gateway),
         incarnation: incarnation.to_owned(),
         record,
-        wish: None,
+        wish,
         resetting: None,
         serving: None,
         status,
@@ -190,31 +197,32 @@ impl Worker {
         loop {
             self.publish();
             let due = self.gate.with_fence(|f| f.next_due());
-            let message = tokio::select! {
-                m = self.inbox.recv() => m,
-                () = until(due) => { self.feed(FenceEvent::Tick).await; continue }
-            };
-            match message {
-                None => return,
-                Some(Message::Wish(wish)) => {
-                    // An older wish that was overtaken must not displace the newer one.
-                    if self.wish.as_ref().is_none_or(|w| w.generation <= wish.generation) {
-                        self.wish = Some(wish.clone());
+            tokio::select! {
+                wished = self.wish.changed() => {
+                    if wished.is_err() {
+                        return;
                     }
-                    self.feed(wish.event()).await;
+                    self.feed_wish().await;
                 }
-                Some(Message::ResetEnded { generation, failed }) => {
+                () = until(due) => self.feed(FenceEvent::Tick).await,
+                Some(ResetEnded { generation, failed }) = self.inbox.recv() => {
                     let event = match failed {
                         None => FenceEvent::ResetDone { generation },
                         Some(reason) => FenceEvent::ResetFailed { generation, reason },
                     };
                     self.feed(event).await;
                     self.publish();
-                    if let Some(wish) = &self.wish {
-                        self.feed(wish.event()).await;
-                    }
+                    // A grant that came during the reset is taken up now.
+                    self.feed_wish().await;
                 }
             }
+        }
+    }
+
+    async fn feed_wish(&mut self) {
+        let wish = self.wish.borrow_and_update().clone();
+        if let Some(wish) = wish {
+            self.feed(wish.event()).await;
         }
     }
 
@@ -290,7 +298,7 @@ impl Worker {
         self.resetting = Some(tokio::spawn(async move {
             finished(before).await;
             let failed = reset_stubbornly(&host, &te, burn_in).await;
-            let _ = answer.send(Message::ResetEnded { generation, failed }).await;
+            let _ = answer.send(ResetEnded { generation, failed }).await;
         }));
     }
 
