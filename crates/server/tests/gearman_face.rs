@@ -109,6 +109,26 @@ async fn a_dropped_face_is_a_lost_connection() {
 }
 
 #[tokio::test]
+async fn a_cancelled_grab_loses_no_job() {
+    let served = Served::start(|_| {});
+    let face = served.handle().face("impatient").await.unwrap();
+    face.register(b"f").await.unwrap();
+    let mut client = served.peer();
+    for n in 0..200_u32 {
+        let handle = client.submit("f", b"");
+        // Cancelled before, while or after the broker's thread answers.
+        let patience = Duration::from_micros(u64::from(n));
+        let mut job =
+            tokio::time::timeout(patience, face.grab()).await.ok().and_then(Result::unwrap);
+        while job.is_none() {
+            job = within(face.grab()).await.unwrap();
+        }
+        face.complete(&job.unwrap().handle, b"").await.unwrap();
+        assert_eq!(client.hear(), format!("Complete {handle}"));
+    }
+}
+
+#[tokio::test]
 async fn outside_workers_and_the_face_share_a_function() {
     let served = Served::start(|_| {});
     let face = served.handle().face("lockenv").await.unwrap();

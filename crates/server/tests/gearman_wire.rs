@@ -142,6 +142,33 @@ fn random_bytes_and_silent_peers_hurt_nobody() {
     round_trip(&mut good, "f");
 }
 
+/// A worker with very many functions makes each of its grabs dear; it pays with its own turns.
+#[test]
+fn a_dear_peer_waits_for_itself_and_loses_nothing() {
+    let served = Served::start(|_| {});
+    let _worker = echo_worker(served.address, "f");
+    let (mut good, mut dear) = (served.peer(), served.peer());
+    let mut bytes = Vec::new();
+    for n in 0..5_000 {
+        let function = format!("function-{n}");
+        let request = Request::CanDo { function: function.as_bytes(), timeout_ms: 0 };
+        toci_wire::gearman::encode_request(&mut bytes, &request).unwrap();
+    }
+    let grabs = 300;
+    bytes.extend(b"\0REQ\0\0\0\x09\0\0\0\0".repeat(grabs));
+    let mut writer = dear.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &bytes));
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        slowest = slowest.max(round_trip(&mut good, "f"));
+    }
+    for _ in 0..grabs {
+        assert_eq!(dear.hear(), "NO_JOB");
+    }
+    writing.join().unwrap().unwrap();
+    assert!(slowest < Duration::from_secs(2), "{slowest:?} beside a peer that costs");
+}
+
 #[test]
 fn large_packets_are_not_quadratic_and_do_not_hold_others_up() {
     let served = Served::start(|_| {});

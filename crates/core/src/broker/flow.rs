@@ -13,7 +13,6 @@ use super::vocabulary::{
     Assignment, ConnId, GrabStyle, Message, Now, Outbox, Precedence, Submit, When, WorkKind,
 };
 use crate::time::Time;
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// Most clients of one coalesced job.
@@ -200,22 +199,29 @@ impl Broker {
         }
     }
 
-    /// High before normal before low; in each the order that the settings say.
+    /// High before normal before low; in each the order that the settings say. One pass over the
+    /// worker's functions, most of which have no job.
     fn next_job_for(&self, worker: ConnId) -> Option<JobNo> {
         let abilities = &self.conns.get(worker)?.abilities;
-        Precedence::ORDER.into_iter().find_map(|precedence| {
-            let heads = abilities.iter().filter_map(|(function, ability)| {
-                let (sequence, number) = self.functions[*function].head(precedence)?;
-                Some((sequence, ability.registered, number))
-            });
-            let first = match self.settings.grab_order {
-                GrabOrder::Arrival => heads.min_by_key(|(sequence, _, _)| *sequence),
-                GrabOrder::LastRegistered => {
-                    heads.min_by_key(|(_, registered, _)| Reverse(*registered))
+        let mut best: [Option<(u64, JobNo)>; 3] = [None; 3];
+        for (id, ability) in abilities {
+            let function = &self.functions[*id];
+            if function.queued() == 0 {
+                continue;
+            }
+            for precedence in Precedence::ORDER {
+                let Some((sequence, number)) = function.head(precedence) else { continue };
+                let rank = match self.settings.grab_order {
+                    GrabOrder::Arrival => sequence,
+                    GrabOrder::LastRegistered => u64::MAX - ability.registered,
+                };
+                let slot = &mut best[precedence.index()];
+                if slot.is_none_or(|(least, _)| rank < least) {
+                    *slot = Some((rank, number));
                 }
-            };
-            first.map(|(_, _, number)| number)
-        })
+            }
+        }
+        best.into_iter().flatten().next().map(|(_, number)| number)
     }
 
     fn assign(

@@ -84,7 +84,13 @@ pub(super) struct Functions {
     slots: Vec<Function>,
     free: Vec<u32>,
     by_name: HashMap<Box<[u8]>, FunctionId>,
+    /// Names refused since unused ones were last looked for.
+    refused: usize,
 }
+
+/// While the table is full, unused names are looked for once in so many new names, so that a
+/// flood of names does not become a flood of searches.
+const REFUSALS_A_SEARCH: usize = 4096;
 
 impl Functions {
     pub(super) fn len(&self) -> usize {
@@ -102,10 +108,14 @@ impl Functions {
             return Some(id);
         }
         if self.len() >= limit {
-            self.forget_unused();
+            if self.refused.is_multiple_of(REFUSALS_A_SEARCH) {
+                self.forget_unused();
+            }
             if self.len() >= limit {
+                self.refused += 1;
                 return None;
             }
+            self.refused = 0;
         }
         let function = Function { name: name.into(), ..Function::default() };
         let id = match self.free.pop() {

@@ -270,6 +270,12 @@ impl Broker {
         }
     }
 
+    /// How many functions a connection has registered: what its grabs and sleeps cost grows with it.
+    #[must_use]
+    pub fn weight(&self, id: ConnId) -> usize {
+        self.conns.get(id).map_or(0, |c| c.abilities.len())
+    }
+
     pub(super) fn is_inside(&self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|c| match c.peer.kind {
             PeerKind::InProcess => true,

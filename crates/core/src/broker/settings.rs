@@ -36,7 +36,7 @@ impl Default for Limits {
             jobs: 1_000_000,
             payload_bytes: 2 << 30,
             functions: 200_000,
-            functions_per_connection: 50_000,
+            functions_per_connection: 20_000,
         }
     }
 }

@@ -326,6 +326,10 @@ impl Driver {
     fn read(&mut self, id: ConnId, to_the_end: bool) {
         for _ in 0..READS_A_TURN {
             let Some(conn) = self.engine.outlets.socket(id) else { return };
+            if conn.in_arrears {
+                self.engine.consume(id, &[]);
+                break;
+            }
             let taken = match conn.transport.read(&mut self.scratch) {
                 Ok(0) => return self.lose(id),
                 Ok(taken) => taken,
@@ -337,7 +341,8 @@ impl Driver {
             };
             let emptied = taken < self.scratch.len() && conn.transport.short_read_is_all();
             self.engine.consume(id, &self.scratch[..taken]);
-            if self.engine.closing.last() == Some(&id) || (emptied && !to_the_end) {
+            let in_arrears = self.engine.outlets.socket(id).is_some_and(|c| c.in_arrears);
+            if self.engine.closing.last() == Some(&id) || (emptied && !to_the_end && !in_arrears) {
                 return;
             }
         }

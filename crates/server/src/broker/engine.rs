@@ -13,6 +13,10 @@ use toci_wire::gearman::{
     BadRequest, Frame, FrameError, RawPacket, decode_request, frame, parse_admin,
 };
 
+/// What one connection may cost before others get their turn: a packet costs 1, and 1 more for
+/// each two functions that the connection has registered.
+const COST_A_TURN: usize = 20_000;
+
 /// What somebody with the right to it has asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -57,11 +61,13 @@ impl Engine {
         }
     }
 
-    /// `fresh` bytes came from `id`. What is left of them is kept only if a frame is incomplete;
-    /// bytes are moved once, however many pieces a packet comes in.
+    /// `fresh` bytes came from `id`. What is left of them is kept: an incomplete frame, or whole
+    /// ones when the connection's turn is over, and then it is in arrears. Bytes are moved once,
+    /// however many pieces a packet comes in.
     pub(super) fn consume(&mut self, id: ConnId, fresh: &[u8]) {
         let Some(conn) = self.outlets.socket(id) else { return };
         let mut pending = std::mem::take(&mut conn.input);
+        conn.in_arrears = false;
         self.input_bytes -= pending.len();
         if pending.is_empty() {
             let used = self.frames(id, fresh);
@@ -94,8 +100,15 @@ impl Engine {
 
     /// Handle all whole frames; says how many bytes they took.
     fn frames(&mut self, id: ConnId, bytes: &[u8]) -> usize {
-        let mut used = 0;
+        let (mut used, mut cost) = (0, 0);
         loop {
+            if cost > COST_A_TURN {
+                if let Some(conn) = self.outlets.socket(id) {
+                    conn.in_arrears = true;
+                }
+                return used;
+            }
+            cost += 1 + self.broker.weight(id) / 2;
             match frame(&bytes[used..], self.packet_max_bytes) {
                 Ok(Frame::Partial { .. }) => return used,
                 Ok(Frame::Packet { packet, length }) => {
@@ -105,6 +118,10 @@ impl Engine {
                 Ok(Frame::Line { line, length }) => {
                     self.line(id, line);
                     used += length;
+                    // A listing may be large: who does not read the last one gets no other.
+                    if self.outlets.is_doomed(id) {
+                        return bytes.len();
+                    }
                 }
                 Err(error) => {
                     self.broken(id, error);
@@ -170,10 +187,8 @@ impl Engine {
                     kind: PeerKind::InProcess,
                 });
                 self.outlets.add_face(id, name, queued, dropped);
-                // A caller that has gone sees to it by `dropped`... unless it never got the face.
-                if reply.send(id).is_err() {
-                    self.drop_face(id);
-                }
+                // A caller that has gone has said so by `dropped`.
+                let _ = reply.send(id);
             }
             Command::Register(id, function) => {
                 self.request(id, Request::CanDo { function: &function, timeout_ms: 0 });
@@ -183,7 +198,7 @@ impl Engine {
             }
             Command::Grab(id, reply) => {
                 if let Some(face) = self.outlets.face(id)
-                    && !reply.is_closed()
+                    && let Some(reply) = face.answer_from_kept(reply)
                 {
                     face.pending = Pending::Grab(reply);
                     self.request(id, Request::Grab(GrabStyle::Unique));

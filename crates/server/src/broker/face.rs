@@ -207,16 +207,18 @@ impl BrokerHandle {
 
     /// A new face; `name` is for logs.
     pub async fn face(&self, name: &str) -> Result<Face, BrokerGone> {
-        let (queued, dropped) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let queued = Arc::new(Notify::new());
+        // Made first: should this future be dropped, the connection is dropped with it.
+        let end = EndOfFace { broker: self.clone(), dropped: Arc::new(AtomicBool::new(false)) };
         let id = self
             .ask(|reply| Command::Connect {
                 name: name.to_owned(),
                 queued: Arc::clone(&queued),
-                dropped: Arc::clone(&dropped),
+                dropped: Arc::clone(&end.dropped),
                 reply,
             })
             .await?;
-        Ok(Face { id, broker: self.clone(), queued, dropped })
+        Ok(Face { id, broker: self.clone(), queued, _end: end })
     }
 
     /// How a function stands: queued and running jobs, workers outside and inside the process.
@@ -242,10 +244,17 @@ pub struct Face {
     id: ConnId,
     broker: BrokerHandle,
     queued: Arc<Notify>,
+    _end: EndOfFace,
+}
+
+/// Tells the broker's thread that a face has gone.
+#[derive(Debug)]
+struct EndOfFace {
+    broker: BrokerHandle,
     dropped: Arc<AtomicBool>,
 }
 
-impl Drop for Face {
+impl Drop for EndOfFace {
     fn drop(&mut self) {
         self.dropped.store(true, Ordering::Release);
         self.broker.wake();
@@ -270,7 +279,8 @@ impl Face {
     }
 
     /// Take the next job of the registered functions: high before normal before low, then first
-    /// come first served.
+    /// come first served. Cancel-safe: a job that comes when nobody waits any more is kept for the
+    /// next call.
     pub async fn grab(&self) -> Result<Option<FaceJob>, BrokerGone> {
         self.broker.ask(|reply| Command::Grab(self.id, reply)).await
     }

@@ -2,7 +2,7 @@
 
 use super::face::{FaceJob, SubmitError, Submitted, TASK_EVENTS_MAX, TaskEvent};
 use super::transport::Transport;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -59,6 +59,8 @@ pub(super) struct SocketConn {
     /// The start of a frame that has not arrived whole.
     pub(super) input: Vec<u8>,
     pub(super) output: Output,
+    /// Its input begins with whole frames, for which its turn was too short.
+    pub(super) in_arrears: bool,
     /// It is in the list of those to flush.
     dirty: bool,
     /// It reads too slowly: nothing more is said to it, and it is cut.
@@ -87,6 +89,8 @@ pub(super) struct FaceConn {
     pub(super) pending: Pending,
     tasks: HashMap<Vec<u8>, Task>,
     jobs: HashMap<Vec<u8>, watch::Sender<bool>>,
+    /// Jobs whose grab was given up at the moment they came: the next grab gets them.
+    kept: VecDeque<FaceJob>,
 }
 
 enum Slot {
@@ -131,6 +135,7 @@ impl Outlets {
             transport,
             input: Vec::new(),
             output: Output::default(),
+            in_arrears: false,
             dirty: false,
             doomed: false,
         };
@@ -145,7 +150,8 @@ impl Outlets {
         dropped: Arc<AtomicBool>,
     ) {
         let (tasks, jobs) = (HashMap::new(), HashMap::new());
-        let face = FaceConn { id, name, queued, dropped, pending: Pending::Nothing, tasks, jobs };
+        let (pending, kept) = (Pending::Nothing, VecDeque::new());
+        let face = FaceConn { id, name, queued, dropped, pending, tasks, jobs, kept };
         self.put(id, Slot::Face(Box::new(face)));
         self.faces.push(id);
     }
@@ -163,6 +169,10 @@ impl Outlets {
             Some(Slot::Socket(conn)) if conn.id == id => Some(conn),
             Some(Slot::Socket(_) | Slot::Face(_)) | None => None,
         }
+    }
+
+    pub(super) fn is_doomed(&mut self, id: ConnId) -> bool {
+        self.socket(id).is_some_and(|c| c.doomed)
     }
 
     pub(super) fn face(&mut self, id: ConnId) -> Option<&mut FaceConn> {
@@ -290,12 +300,28 @@ impl FaceConn {
         self.jobs.remove(handle);
     }
 
+    /// Answer a grab with a job that is here already, or give the reply back. A job that was
+    /// abandoned in the meantime is still handed out, so that its owner ends it.
+    pub(super) fn answer_from_kept(
+        &mut self,
+        reply: oneshot::Sender<Option<FaceJob>>,
+    ) -> Option<oneshot::Sender<Option<FaceJob>>> {
+        if reply.is_closed() {
+            return None;
+        }
+        let Some(job) = self.kept.pop_front() else { return Some(reply) };
+        if let Err(Some(job)) = reply.send(Some(job)) {
+            self.kept.push_front(job);
+        }
+        None
+    }
+
     fn answer_grab(&mut self, job: Option<FaceJob>) {
-        if let Pending::Grab(reply) = std::mem::replace(&mut self.pending, Pending::Nothing) {
-            // If the asker has gone, the job stays with the face until that is dropped.
-            if reply.send(job).is_err() {
-                tracing::warn!(face = self.name, "nobody takes the job that was grabbed");
-            }
+        if let Pending::Grab(reply) = std::mem::replace(&mut self.pending, Pending::Nothing)
+            && let Err(Some(job)) = reply.send(job)
+        {
+            self.kept.push_back(job);
+            self.queued.notify_one();
         }
     }
 
