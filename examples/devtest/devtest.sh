@@ -60,7 +60,7 @@ timed_total() {
 
 # stage NAME SCRIPT: in the background and waited for, so that a signal is heard at once.
 stage() {
-    timed "$1" run_stage "$DEVTEST_ROOT/$2" || exit 1
+    timed "$1" run_stage "$DEVTEST_ROOT/$2" || exit
 }
 
 run_stage() {

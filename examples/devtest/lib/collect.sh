@@ -37,7 +37,7 @@ collect_machine() {
         echo "$1 never told its ssh host key, so nothing could be fetched from it" >"$dir/collect.err"
     fi
     XZ_OPT=-3 tar -c -J -f "$DEVTEST_LOGS/$1_logs.tar.xz" -C "$DEVTEST_LOGS" "$1_logs"
-    say "logs of $1: $(du -h "$DEVTEST_LOGS/$1_logs.tar.xz" | cut -f1)$([ ! -s "$dir/collect.err" ] || echo " (not whole: $(tail -n 1 "$dir/collect.err"))")"
+    say "logs of $1: $(du -h "$DEVTEST_LOGS/$1_logs.tar.xz" | cut -f1)$([ ! -s "$dir/collect.err" ] || echo " (not whole: $(head -n 1 "$dir/collect.err"))")"
 }
 
 # collect_all: every machine at the same time.

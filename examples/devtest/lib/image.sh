@@ -85,6 +85,22 @@ package_folder() {
     echo "$folder"
 }
 
+# package_folders: sets KERNEL_FOLDER and RADVD_FOLDER. Asking apt takes two seconds, so the answer is
+# kept as long as its package lists stay as they are.
+package_folders() {
+    local kept
+    kept=$TOCI_DEVTEST_CACHE/packages-$(stat -c %Y /var/lib/apt/lists 2>/dev/null || echo none)
+    if [ -s "$kept" ]; then
+        { read -r KERNEL_FOLDER && read -r RADVD_FOLDER; } <"$kept"
+        [ ! -d "$KERNEL_FOLDER" ] || [ ! -d "$RADVD_FOLDER" ] || return 0
+    fi
+    KERNEL_FOLDER=$(package_folder "$(kernel_package)")
+    RADVD_FOLDER=$(package_folder radvd)
+    rm -f "$TOCI_DEVTEST_CACHE"/packages-*
+    printf '%s\n' "$KERNEL_FOLDER" "$RADVD_FOLDER" >"$kept.$$"
+    mv "$kept.$$" "$kept"
+}
+
 # pack ROOT OUT: an initramfs segment, the same bytes for the same files.
 pack() {
     find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
@@ -211,8 +227,9 @@ prepare_images() {
     need_image_tools
     mkdir -p "$TOCI_DEVTEST_CACHE"
     local folder radvd builder
-    folder=$(package_folder "$(kernel_package)")
-    radvd=$(package_folder radvd)/usr/sbin/radvd
+    package_folders
+    folder=$KERNEL_FOLDER
+    radvd=$RADVD_FOLDER/usr/sbin/radvd
     builder=$DEVTEST_ROOT/lib/image.sh
     KERNEL_IMAGE=$(echo "$folder"/boot/vmlinuz-*)
     BASE_IMAGE=$(cached base "$(hash_of "$builder" "$DEVTEST_ROOT/guest" "=$(basename "$folder")" "$(busybox_path)")" build_base "$folder")
