@@ -1,6 +1,7 @@
 //! Benchmarks: one file each, all with the same kind of result (`Report`).
 
 mod gearman;
+mod lease;
 mod report;
 
 use anyhow::{Result, bail};
@@ -23,6 +24,8 @@ pub(crate) struct Options {
 enum Name {
     /// Round trips, memory and connecting of the Gearman broker, beside gearmand and geard.
     Gearman,
+    /// Durable cycles, hand-over and reclaim of leases, beside etcd's and ZooKeeper's locks.
+    Lease,
 }
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
@@ -45,5 +48,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn run_one(name: Name, smoke: bool) -> Result<Report> {
     match name {
         Name::Gearman => gearman::run(smoke),
+        Name::Lease => lease::run(smoke),
     }
 }

@@ -352,14 +352,22 @@ impl Book {
             }
             self.changes.hosts.insert(host.clone());
         }
-        self.update_te(&id, |te| {
-            te.number = report.number;
-            te.shape = report.shape;
-            te.labels = report.labels;
-            if te.state == TeState::Gone {
-                te.state = TeState::Unknown;
-            }
+        let as_known = self.tes.get(&id).is_some_and(|te| {
+            te.state != TeState::Gone
+                && te.number == report.number
+                && te.shape == report.shape
+                && te.labels == report.labels
         });
+        if !as_known {
+            self.update_te(&id, |te| {
+                te.number = report.number;
+                te.shape = report.shape;
+                te.labels = report.labels;
+                if te.state == TeState::Gone {
+                    te.state = TeState::Unknown;
+                }
+            });
+        }
         self.te_standing(&id, report.generation, report.state);
     }
 
