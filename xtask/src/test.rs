@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::cargo::cargo;
-use crate::{check, install, shell};
+use crate::{check, install, shell, sim};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -43,10 +43,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         count.merge(&run_and_count(&mut Command::new(script))?);
         Ok(())
     });
+    let simulated = parts.time("simulation", || sim::run(&sim::Options::default()));
     parts.print();
     println!("{} passed, {} failed", count.passed, count.failed);
     tested?;
     scripts?;
+    simulated?;
     if count.failed > 0 {
         bail!("{} tests failed", count.failed);
     }
