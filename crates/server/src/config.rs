@@ -3,6 +3,7 @@
 use crate::broker::{
     self, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, Keepalive, StatsdTarget, TlsFiles,
 };
+use crate::tasks::lockenv::LockenvOptions;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,6 +47,8 @@ pub struct ServerConfig {
     pub gearman: GearmanConfig,
     /// What leases are decided by.
     pub lease: Policy,
+    /// The `lockenv` face; none: not served from here.
+    pub lockenv: Option<LockenvOptions>,
 }
 
 /// Settings of the API.
@@ -110,6 +113,15 @@ struct File {
     api: ApiFile,
     gearman: GearmanFile,
     lease: LeaseFile,
+    lockenv: LockenvFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LockenvFile {
+    enabled: Option<bool>,
+    callback_wait_s: Option<u64>,
+    callback_grace_s: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -224,7 +236,16 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
     }
     let gearman = gearman(file.gearman, flags.gearman).map_err(&bad)?;
     let lease = policy(&file.lease).map_err(bad)?;
-    Ok(ServerConfig { state, database, api, gearman, lease })
+    let lockenv = file.lockenv.enabled.unwrap_or(true).then(|| lockenv(&file.lockenv));
+    Ok(ServerConfig { state, database, api, gearman, lease, lockenv })
+}
+
+fn lockenv(file: &LockenvFile) -> LockenvOptions {
+    let usual = LockenvOptions::default();
+    LockenvOptions {
+        callback_wait: file.callback_wait_s.map_or(usual.callback_wait, Duration::from_secs),
+        callback_grace: file.callback_grace_s.map_or(usual.callback_grace, Duration::from_secs),
+    }
 }
 
 fn gearman(file: GearmanFile, flag: Option<SocketAddr>) -> Result<GearmanConfig, String> {

@@ -13,3 +13,4 @@ pub mod tasks;
 
 pub use config::{ApiConfig, ConfigError, GearmanConfig, Overrides, ServerConfig, TlsPair};
 pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};
+pub use tasks::lockenv::LockenvOptions;

@@ -7,6 +7,7 @@ use crate::config::ServerConfig;
 use crate::listen::{ListenError, Listeners};
 use crate::metrics::Metrics;
 use crate::tasks::lease::{BookError, LeaseBook};
+use crate::tasks::lockenv::Lockenv;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,7 @@ pub struct Running {
     store: Store,
     stopping: watch::Sender<bool>,
     http: JoinHandle<()>,
+    lockenv: Option<JoinHandle<()>>,
     broker: Option<BrokerServer>,
 }
 
@@ -118,7 +120,7 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         store: store.clone(),
         auth,
         relay: Arc::new(Relay::default()),
-        metrics,
+        metrics: metrics.clone(),
         broker: broker.handle(),
         stopping: watched.clone(),
     });
@@ -131,6 +133,17 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
     };
     let (addresses, socket) = (listeners.addresses.clone(), listeners.socket.clone());
     let gearman = broker.addresses().to_vec();
+    let lockenv = config.lockenv.map(|options| {
+        let lockenv = Lockenv {
+            book: book.clone(),
+            broker: broker.handle(),
+            metrics,
+            options,
+            lease_max: config.lease.lease_max,
+            stopping: watched.clone(),
+        };
+        tokio::spawn(lockenv.run())
+    });
     let http = tokio::spawn(listeners.serve(api.clone(), router(api), watched, SHUTDOWN_LIMIT));
     Ok(Running {
         api: addresses,
@@ -141,6 +154,7 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         store,
         stopping,
         http,
+        lockenv,
         broker: Some(broker),
     })
 }
@@ -177,6 +191,11 @@ impl Running {
             && let Err(error) = (&mut self.http).await
         {
             tracing::error!(%error, "the API ended badly");
+        }
+        if let Some(lockenv) = self.lockenv.take()
+            && let Err(error) = lockenv.await
+        {
+            tracing::error!(%error, "lockenv ended badly");
         }
         let stopped = match self.broker.take() {
             Some(broker) => stop_broker(broker).await,

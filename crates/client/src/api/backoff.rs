@@ -43,11 +43,14 @@ impl Backoff {
     /// Calls `attempt` until it works, fails for good (see [`ClientError::is_transient`]), or `until` has passed;
     /// then the last error is the answer. A call that may have been carried out already is repeated too, so
     /// `attempt` must be safe to repeat (an idempotency key makes `POST /leases` so).
-    pub async fn retry<T>(
+    pub async fn retry<T, F>(
         &mut self,
         until: Instant,
-        mut attempt: impl AsyncFnMut() -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         loop {
             match attempt().await {
                 Ok(value) => {

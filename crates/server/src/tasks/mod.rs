@@ -1,3 +1,4 @@
 //! One task a stage.
 
 pub mod lease;
+pub mod lockenv;

@@ -86,13 +86,15 @@ struct Te {
     number: u32,
     generation: u64,
     state: TeReportState,
+    /// The server has confirmed that it knows that this generation is served.
+    confirmed: bool,
 }
 
 impl SimHost {
     pub(crate) fn new(name: &str, client: ApiClient, tes: u32) -> SimHost {
         let te = |number| {
             let state = TeReportState::Clean { generation: 0 };
-            (format!("{name}-{number}"), Te { number, generation: 0, state })
+            (format!("{name}-{number}"), Te { number, generation: 0, state, confirmed: false })
         };
         let boot_id = format!("{name}-boot");
         let tes = (1..=tes).map(te).collect();
@@ -141,13 +143,25 @@ impl SimHost {
         let generation = wish.generation;
         match &wish.task {
             TeTask::Serve { lease, .. } => {
-                if te.state == (TeReportState::Serving { generation }) {
-                    return Ok(());
+                match te.state {
+                    TeReportState::Serving { generation: old } if old == generation => {
+                        if te.confirmed {
+                            return Ok(());
+                        }
+                    }
+                    TeReportState::Clean { .. } => te.confirmed = false,
+                    TeReportState::Serving { .. }
+                    | TeReportState::Resetting { .. }
+                    | TeReportState::Broken { .. } => {
+                        panic!("granted before it was clean: {wish:?}, but {:?}", te.state)
+                    }
                 }
                 te.state = TeReportState::Serving { generation };
                 let te_json = serde_json::json!({"ssh-key": format!("key of {lease}")});
                 let report = ServingReport { generation, te_json };
-                self.client.serving(&self.name, &wish.testenv, &report).await
+                self.client.serving(&self.name, &wish.testenv, &report).await?;
+                te.confirmed = true;
+                Ok(())
             }
             TeTask::Vacate | TeTask::BurnIn => {
                 te.state = TeReportState::Clean { generation };
