@@ -5,4 +5,5 @@ mod commands;
 mod copyseed;
 mod fake;
 mod fencing;
+mod virsh;
 mod world;
