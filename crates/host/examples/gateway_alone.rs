@@ -10,10 +10,10 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::time::Instant;
 use toci_core::id::{Generation, LeaseId, TeId};
 use toci_host::gateway::{Gateway, GatewayConfig, PublicKey, TeGrant};
 use toci_host::te::LeaseKey;
+use tokio::time::Instant;
 
 /// No benchmark takes longer.
 const OPEN_MAX: Duration = Duration::from_secs(3600);

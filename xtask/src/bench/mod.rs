@@ -1,5 +1,6 @@
 //! Benchmarks: one file each, all with the same kind of result (`Report`).
 
+mod copyseed;
 mod gearman;
 mod lease;
 mod report;
@@ -26,6 +27,8 @@ enum Name {
     Gearman,
     /// Durable cycles, hand-over and reclaim of leases, beside etcd's and ZooKeeper's locks.
     Lease,
+    /// Images into a TE: our gateway beside OpenSSH's sshd and dd.
+    Copyseed,
 }
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
@@ -49,5 +52,6 @@ fn run_one(name: Name, smoke: bool) -> Result<Report> {
     match name {
         Name::Gearman => gearman::run(smoke),
         Name::Lease => lease::run(smoke),
+        Name::Copyseed => copyseed::run(smoke),
     }
 }

@@ -34,7 +34,8 @@ async fn a_session_of_an_old_generation_is_cut_and_no_command_of_it_runs() {
     let control = w.path("control");
     let control = control.to_str().unwrap();
     let master = ["-n", "-N", "-M", "-S", control];
-    let mut master = w.ssh(&old.key_file, &master, &[]).spawn().unwrap();
+    let mut master = w.ssh(&old.key_file, &master, &[]);
+    let mut master = master.stderr(std::process::Stdio::null()).spawn().unwrap();
     until(|| std::path::Path::new(control).exists(), |there| *there).await;
     let saw = w.run_with(&old, &["-n", "-S", control], &["virsh list --name"]).await;
     assert_eq!(saw.code, 0, "{saw:?}");

@@ -40,7 +40,9 @@ fn shim(folder: &Path) {
     let mut node = String::from("<node>\n");
     for (name, state) in [("seed_1", 1), ("baremetalbrbm1_0", 5), ("baremetalbrbm1_1", 5)] {
         let nic = |mac| {
-            format!("<interface type='network'><mac address='{mac}'/><source network='default'/></interface>")
+            format!(
+                "<interface type='network'><mac address='{mac}'/><source network='default'/></interface>"
+            )
         };
         let _ = writeln!(
             node,
