@@ -68,7 +68,7 @@ async fn another_tes_machines_do_not_exist() {
     assert_eq!(saw.out, "baremetalbrbm1_0\nbaremetalbrbm1_1\nseed_1\n\n");
     let saw = w.run(&one, &MACS_AWK.replace("brbm1", "brbm2")).await;
     assert_eq!((saw.code, saw.out.as_str()), (0, ""), "a pipeline ends well: {saw:?}");
-    assert!(two.fake.runs("seed_2"));
+    assert_eq!(w.run(&two, "virsh domstate seed_2").await.out, "running\n\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

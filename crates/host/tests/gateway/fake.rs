@@ -2,7 +2,8 @@
 
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use toci_host::gateway::{DomainState, MachineError, Machines, PowerVerb, Row, SeedImage};
 use toci_wire::ssh_command::BootDevice;
 
@@ -20,7 +21,7 @@ pub(crate) struct Fake {
     names: Vec<String>,
     machines: Mutex<Vec<Machine>>,
     image: SeedImage,
-    next_id: Mutex<u32>,
+    next_id: AtomicU32,
 }
 
 impl Fake {
@@ -37,12 +38,12 @@ impl Fake {
             machines: Mutex::new(names.iter().map(machine).collect()),
             names,
             image: SeedImage { path: image, disk_bytes: 1 << 30 },
-            next_id: Mutex::new(1),
+            next_id: AtomicU32::new(1),
         })
     }
 
-    pub(crate) fn runs(&self, name: &str) -> bool {
-        self.machines.lock().unwrap().iter().any(|m| m.name == name && m.id.is_some())
+    fn machines(&self) -> MutexGuard<'_, Vec<Machine>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(
@@ -50,7 +51,7 @@ impl Fake {
         name: &str,
         f: impl FnOnce(&mut Machine) -> Result<T, MachineError>,
     ) -> Result<T, MachineError> {
-        let mut machines = self.machines.lock().unwrap();
+        let mut machines = self.machines();
         let machine = machines.iter_mut().find(|m| m.name == name);
         f(machine.unwrap_or_else(|| panic!("the gateway asked for {name}, which is not ours")))
     }
@@ -67,7 +68,7 @@ impl Machines for Fake {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Row>, MachineError>> {
         let state = |on| if on { DomainState::Running } else { DomainState::ShutOff };
-        let machines = self.machines.lock().unwrap();
+        let machines = self.machines();
         let row =
             |m: &Machine| Row { id: m.id, name: m.name.clone(), state: state(m.id.is_some()) };
         let rows = machines.iter().map(row).collect();
@@ -83,9 +84,7 @@ impl Machines for Fake {
             (PowerVerb::Start, Some(_)) => Err(MachineError::AlreadyActive),
             (PowerVerb::Destroy | PowerVerb::Reset, None) => Err(MachineError::NotRunning),
             (PowerVerb::Start, None) => {
-                let mut next = self.next_id.lock().unwrap();
-                m.id = Some(*next);
-                *next += 1;
+                m.id = Some(self.next_id.fetch_add(1, Ordering::Relaxed));
                 Ok(())
             }
             (PowerVerb::Destroy, Some(_)) => {
