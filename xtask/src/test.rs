@@ -43,7 +43,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         count.merge(&run_and_count(&mut Command::new(script))?);
         Ok(())
     });
-    let simulated = parts.time("simulation", || sim::run(&sim::Options::default()));
+    let simulated = parts.time("simulation", sim::run_built);
+    match &simulated {
+        Ok(()) => count.passed += 1,
+        Err(_) => count.failed += 1,
+    }
     parts.print();
     println!("{} passed, {} failed", count.passed, count.failed);
     tested?;

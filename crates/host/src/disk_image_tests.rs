@@ -1,3 +1,5 @@
+//! Image formats: what is taken for a disk image, and what is refused.
+
 use super::*;
 use std::process::Command;
 

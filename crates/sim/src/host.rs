@@ -2,7 +2,7 @@
 
 use crate::message::{Happening, Key};
 use crate::random::Random;
-use crate::world::Mutation;
+use crate::runs::Mutation;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use toci_core::id::{Generation, HostId, Label, ShapeName, TeId};

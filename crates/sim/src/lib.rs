@@ -22,7 +22,8 @@ mod disk;
 mod host;
 mod message;
 mod random;
+mod runs;
 mod server;
 mod world;
 
-pub use world::{Failure, Mutation, Options, Summary, one_seed, run, trace};
+pub use runs::{Failure, Mutation, Options, Summary, one_seed, run, trace};

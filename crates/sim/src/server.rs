@@ -3,7 +3,7 @@
 
 use crate::disk::Disk;
 use crate::message::{Ask, Happening, Key, Stands};
-use crate::world::Mutation;
+use crate::runs::Mutation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use toci_core::id::{Generation, HostId, Label, LeaseId, Project, TeId};
@@ -241,4 +241,9 @@ pub(crate) fn event_of(client: usize, ask: &Ask) -> anyhow::Result<Event> {
         }
         Ask::Release(lease) => Event::Release { lease: *lease, reason: String::new() },
     })
+}
+
+/// The server's own time, for telling a lease that has just become active.
+pub(crate) fn s_now(server: &Option<SimServer>, now: Time) -> Time {
+    server.as_ref().map_or(now, |s| s.clock(now))
 }
