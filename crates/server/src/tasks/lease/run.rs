@@ -65,6 +65,8 @@ pub(super) struct State {
     unwritten: BTreeSet<TeId>,
     credentials: BTreeMap<(LeaseId, TeId), Credential>,
     ended_since_prune: usize,
+    /// The last commit failed: what is due is tried again with the next tick, not at once.
+    failing: bool,
     /// A commit failed and the book could not be read again yet.
     broken: Option<Arc<StoreError>>,
 }
@@ -84,6 +86,7 @@ impl State {
             unwritten: BTreeSet::new(),
             credentials: BTreeMap::new(),
             ended_since_prune: 0,
+            failing: false,
             broken: None,
         }
     }
@@ -117,6 +120,7 @@ impl State {
     /// A due timer wakes the task between ticks, so that an expiry is not late.
     fn wake_at(&self, next_tick: Instant) -> Instant {
         match self.book.next_due() {
+            Some(_) if self.failing => next_tick,
             Some(due) => (Instant::now() + due.since(self.clock.now())).min(next_tick),
             None => next_tick,
         }
@@ -150,6 +154,7 @@ impl State {
             self.tick(now, full_tick);
         }
         let outcome = self.commit(full_tick).await;
+        self.failing = outcome.is_err();
         let failure = match &outcome {
             Ok(changes) => {
                 self.audience.publish(&self.book, changes, now);
@@ -246,7 +251,8 @@ impl State {
                 self.clock.catch_up();
             }
         }
-        if full || self.book.next_due().is_some_and(|due| due <= now) {
+        let due = !self.failing && self.book.next_due().is_some_and(|due| due <= now);
+        if full || due {
             // A tick is never refused.
             let _ = self.book.on(Event::Tick, now);
         }
