@@ -351,6 +351,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_settings_are_the_defaults() {
+        let page = include_str!("../../../docs/server.md");
+        let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let documented = load(text).unwrap();
+        let usual = ServerConfig::load(None, Overrides::default()).unwrap();
+        assert_eq!(format!("{documented:?}"), format!("{usual:?}"));
+        // What is only shown as a comment can be used too.
+        load(&text.replace("\n# ", "\n")).unwrap();
+    }
+
+    #[test]
     fn errors_name_the_place_and_what_was_expected() {
         for (text, expected) in [
             ("[lease]\nmax = 3\n", "toci.toml:2:1: unknown field `max`"),

@@ -2,7 +2,7 @@
 
 use crate::api::{Api, Relay, router};
 use crate::auth::{Auth, TokenError};
-use crate::broker::{self, AclFileError, BrokerError, BrokerServer};
+use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
 use crate::config::ServerConfig;
 use crate::listen::{ListenError, Listeners};
 use crate::metrics::Metrics;
@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 
 /// How long calls may take to end when the server stops.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the broker is asked whether it lives.
+const BROKER_LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -178,9 +181,11 @@ impl Running {
 
     /// Returns when a part of the server has ended by itself.
     async fn ended(&mut self) -> ServerError {
+        let broker = self.broker.as_ref().map(BrokerServer::handle);
         tokio::select! {
             () = self.book.stopped() => ServerError::TakenOver,
             _ = &mut self.http => ServerError::Died("the API"),
+            () = broker_gone(broker) => ServerError::Died("the Gearman broker"),
         }
     }
 
@@ -203,6 +208,14 @@ impl Running {
         };
         self.store.close().await;
         stopped
+    }
+}
+
+/// Its thread has no other way to tell that it panicked.
+async fn broker_gone(broker: Option<BrokerHandle>) {
+    let Some(broker) = broker else { return std::future::pending().await };
+    while broker.figures().await.is_ok() {
+        tokio::time::sleep(BROKER_LOOK_EVERY).await;
     }
 }
 

@@ -287,7 +287,7 @@ async fn an_operation_of_a_host_that_goes_away_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_told_to_everybody_who_listens() {
-    let (world, _host) = world_with_host(1).await;
+    let (world, host) = world_with_host(1).await;
     let alice = world.client(Role::Client, "alice").await;
     let mut changes = alice.changes().await.unwrap();
     let lease = alice.request_lease(&devtest()).await.unwrap();
@@ -300,6 +300,20 @@ async fn changes_are_told_to_everybody_who_listens() {
                 Change::Host(_) | Change::Gone(_) => {}
                 Change::Lagged(lagged) => panic!("{lagged:?}"),
             }
+        }
+    };
+    tokio::time::timeout(LIMIT, follow).await.unwrap();
+    alice.release(&lease.id, &Release::default()).await.unwrap();
+    host.abort();
+    eventually("the TE is clean", async || {
+        let te = world.admin.testenv("h1-1").await.map_err(|e| e.to_string())?;
+        if te.lease.is_none() { Ok(()) } else { Err(format!("{te:?}")) }
+    })
+    .await;
+    world.admin.delete_host("h1").await.unwrap();
+    let follow = async {
+        while !matches!(changes.next().await.unwrap().unwrap(), Change::Gone(gone) if gone.id == "h1")
+        {
         }
     };
     tokio::time::timeout(LIMIT, follow).await.unwrap();

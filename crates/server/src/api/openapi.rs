@@ -20,6 +20,7 @@ pub(super) fn head() -> OpenApi {
         .schema_from::<toci_wire::api::Operation>()
         .schema_from::<toci_wire::api::OperationKind>()
         .schema_from::<toci_wire::api::Lagged>()
+        .schema_from::<toci_wire::api::Gone>()
         .build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }

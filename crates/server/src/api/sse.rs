@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use toci_core::id::LeaseId;
 use toci_wire::api::{
-    EVENT_DESIRED, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION, EVENT_TESTENV,
-    HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
+    EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
+    EVENT_TESTENV, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -104,6 +104,7 @@ impl Source for ChangeSource {
             Ok(Change::Lease(lease)) => event(EVENT_LEASE, &*lease),
             Ok(Change::TestEnv(te)) => event(EVENT_TESTENV, &*te),
             Ok(Change::Host(host)) => event(EVENT_HOST, &*host),
+            Ok(Change::Gone(gone)) => event(EVENT_GONE, &*gone),
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 self.over = true;
                 self.api.metrics.streams_lagged.add(1);

@@ -20,6 +20,12 @@ pub enum Change {
     TestEnv(Arc<api::TestEnv>),
     /// A host.
     Host(Arc<api::Host>),
+    /// A host or a TE that is no longer known.
+    Gone(Arc<api::Gone>),
+}
+
+fn gone(what: &str, id: &str) -> Change {
+    Change::Gone(Arc::new(api::Gone { what: what.to_owned(), id: id.to_owned() }))
 }
 
 /// A host's link, as long as the server lives.
@@ -169,8 +175,14 @@ impl Audience {
             return;
         }
         // Nobody is left to hear an event when sending it fails.
-        for te in changes.tes.iter().filter_map(|id| self.testenv(book, id)) {
-            let _ = self.events.send(Change::TestEnv(Arc::new(te)));
+        for id in &changes.tes {
+            let _ = self.events.send(match self.testenv(book, id) {
+                Some(te) => Change::TestEnv(Arc::new(te)),
+                None => gone("testenv", id.as_str()),
+            });
+        }
+        for host in &changes.removed_hosts {
+            let _ = self.events.send(gone("host", host.as_str()));
         }
         for host in changes.hosts.iter().filter_map(|id| self.host(book, id)) {
             let _ = self.events.send(Change::Host(Arc::new(host)));
