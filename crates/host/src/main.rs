@@ -1,5 +1,14 @@
-//! The binary `toci-host`.
+//! The binary `toci-host`; also `testenv-worker`, when called by that name.
 
-fn main() -> std::process::ExitCode {
-    toci_host::commands::main()
+use std::env::args_os;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let called = args_os().next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(OsStr::to_str) {
+        Some("testenv-worker") => toci_client::testenv::worker_main(args_os()),
+        Some(_) | None => toci_host::commands::main(),
+    }
 }
