@@ -1,0 +1,156 @@
+//! The command line of `toci`.
+
+mod demo;
+mod host;
+mod lease;
+mod server;
+mod te;
+mod token;
+
+pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
+pub use host::HostCommand;
+pub use lease::{LeaseCommand, RunArgs};
+pub use server::ServerArgs;
+pub use te::{PowerWord, TeCommand};
+pub use token::TokenCommand;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// CI for software that can only be tested by deploying it onto machines.
+///
+/// toci leases test environments (a seed and blank machines on a private switch), runs a command in one, and gets it
+/// back clean. This one program is the control plane, the client and the operator's tool.
+#[derive(Debug, Parser)]
+#[command(
+    name = "toci",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_long_help = crate::exit::help_section(),
+)]
+pub struct Cli {
+    /// What every subcommand takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Where the server is: http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    #[arg(
+        long, global = true, env = "TOCI_SERVER", value_name = "URL",
+        default_value = crate::connect::DEFAULT_SERVER, hide_env_values = true
+    )]
+    pub server: String,
+    /// File that holds the token and nothing else; the variable TOCI_TOKEN may hold the token itself
+    #[arg(
+        long,
+        global = true,
+        env = "TOCI_TOKEN_FILE",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub token_file: Option<PathBuf>,
+    /// PEM file of the CA that signed the server's certificate, for https://
+    #[arg(long, global = true, env = "TOCI_CA", value_name = "FILE", hide_env_values = true)]
+    pub ca: Option<PathBuf>,
+    /// Print JSON instead of tables and sentences
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane
+    Server(ServerArgs),
+    /// Use test environments: run a command in one, or look after leases
+    #[command(subcommand, visible_alias = "leases")]
+    Lease(LeaseCommand),
+    /// Look after test environments and their machines
+    #[command(subcommand, visible_alias = "testenv")]
+    Te(TeCommand),
+    /// Look after TE hosts
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Say who may use the API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show the whole thing on this machine: control plane, TE host, a lease, a deployment
+    #[command(verbatim_doc_comment)]
+    Demo(DemoArgs),
+    /// Print the completion script for a shell
+    ///
+    /// For bash: toci completion bash > /etc/bash_completion.d/toci
+    #[command(verbatim_doc_comment)]
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// Where to; made if need be
+        folder: PathBuf,
+    },
+}
+
+/// The whole tree, for completion scripts, man pages and tests.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        command().debug_assert();
+    }
+
+    fn long_help(path: &[&str]) -> String {
+        let mut node = command();
+        node.build();
+        for name in path {
+            node = node.find_subcommand(name).expect(name).clone();
+        }
+        node.render_long_help().to_string()
+    }
+
+    #[test]
+    fn every_subcommand_explains_itself_and_the_main_ones_give_examples() {
+        fn visit(node: &clap::Command, path: &str) {
+            assert!(node.get_about().is_some(), "{path} has no description");
+            for argument in node.get_arguments().filter(|a| !a.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{path} {} has no help", argument.get_id());
+            }
+            for sub in node.get_subcommands().filter(|s| !s.is_hide_set()) {
+                visit(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        visit(&command(), "toci");
+        for path in [&["lease", "run"][..], &["te", "push-image"], &["host", "enrol"], &["demo"]] {
+            assert!(long_help(path).contains("Examples:"), "{path:?}");
+        }
+        assert!(long_help(&[]).contains("Exit codes:"));
+    }
+
+    #[test]
+    fn a_command_after_two_dashes_keeps_its_own_options() {
+        let line = ["toci", "lease", "run", "--timeout", "3h", "--", "make", "--json", "-j2"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        let Command::Lease(LeaseCommand::Run(run)) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(run.command, ["make", "--json", "-j2"]);
+        assert!(!cli.global.json);
+        assert_eq!(run.timeout, Some(core::time::Duration::from_secs(10_800)));
+    }
+}

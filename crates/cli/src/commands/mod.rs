@@ -1,0 +1,113 @@
+//! What the subcommands do.
+
+mod host;
+mod lease;
+mod paper;
+mod secret_file;
+mod te;
+mod token;
+
+use crate::args::{Cli, Command, ServerArgs};
+use crate::connect;
+use crate::error::{CliError, Result, chain};
+use crate::exit::Exit;
+use clap::Parser as _;
+use std::future::Future;
+use std::process::ExitCode;
+use toci_server::{Overrides, ServerConfig};
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Runs `toci` with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    log_to_stderr(matches!(cli.command, Command::Server(_)));
+    let json = cli.global.json;
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print(json);
+            error.exit.into()
+        }
+    }
+}
+
+/// Warnings for the tools, the story for the server; `TOCI_LOG` says otherwise.
+fn log_to_stderr(is_server: bool) {
+    let default = if is_server { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("TOCI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let _ = if is_server {
+        builder.try_init()
+    } else {
+        builder.without_time().with_target(false).try_init()
+    };
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Server(args) => server(args),
+        Command::Lease(command) => {
+            let client = connect::client(global)?;
+            block_on(lease::dispatch(&client, global, command))
+        }
+        Command::Te(command) => {
+            let client = connect::client(global)?;
+            block_on(te::dispatch(&client, global.json, command))
+        }
+        Command::Host(command) => {
+            let client = connect::client(global)?;
+            block_on(host::dispatch(&client, global.json, command))
+        }
+        Command::Token(command) => {
+            let client = connect::client(global)?;
+            block_on(token::dispatch(&client, global.json, command))
+        }
+        Command::Demo(args) => crate::demo::main(&args),
+        Command::Completion { shell } => paper::completion(shell),
+        Command::Man { folder } => paper::man_pages(&folder),
+    }
+}
+
+/// One thread is enough for a client, and the main thread is where commands must be started (see
+/// `toci_client::command`).
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::failed("start the runtime", &e))?
+        .block_on(work)
+}
+
+/// Runs the control plane until SIGTERM or SIGINT.
+fn server(args: ServerArgs) -> Result<ExitCode> {
+    let flags = Overrides {
+        state: args.state,
+        listen: args.listen,
+        socket: args.socket,
+        gearman: args.gearman,
+    };
+    let config = ServerConfig::load(args.config.as_deref(), flags).map_err(|e| {
+        CliError::new(Exit::Usage, chain(&e), "correct the settings; see `toci server --help`")
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| CliError::failed("start the runtime", &e))?;
+    runtime.block_on(toci_server::run(config)).map_err(|e| {
+        CliError::new(
+            Exit::Failed,
+            chain(&e),
+            "is the address free, and the state folder writable?",
+        )
+    })?;
+    Ok(Exit::Ok.into())
+}
