@@ -85,12 +85,11 @@ pub enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     /// Show the whole thing on this machine: control plane, TE host, a lease, a deployment
-    #[command(verbatim_doc_comment)]
     Demo(DemoArgs),
     /// Print the completion script for a shell
     ///
     /// For bash: toci completion bash > /etc/bash_completion.d/toci
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, visible_alias = "completions")]
     Completion {
         /// Which shell
         shell: Shell,
