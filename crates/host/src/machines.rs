@@ -14,7 +14,7 @@ use toci_wire::ssh_command::output::Row;
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// The caller's fault: no machine of this TE has the name.
-    #[error("failed to get domain '{0}'")]
+    #[error("this test environment has no machine {0}")]
     NotYours(String),
     /// The lease is over.
     #[error(transparent)]
