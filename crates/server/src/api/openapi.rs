@@ -35,7 +35,7 @@ pub fn document() -> OpenApi {
 mod tests {
     const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
 
-    /// `TOCI_UPDATE=1 cargo test -p toci-server openapi` writes the file anew.
+    /// `cargo xtask openapi` runs it with `TOCI_UPDATE`, which writes the file anew.
     #[test]
     fn the_checked_in_document_is_the_one_that_is_served() {
         let mut text = super::document().to_pretty_json().unwrap();
@@ -46,7 +46,7 @@ mod tests {
         let kept = std::fs::read_to_string(FILE).unwrap_or_default();
         assert!(
             kept == text,
-            "docs/openapi.json differs from the API: run `TOCI_UPDATE=1 cargo test -p toci-server openapi` and review the change"
+            "docs/openapi.json differs from the API: run `cargo xtask openapi` and review the change"
         );
     }
 }
