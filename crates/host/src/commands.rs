@@ -13,7 +13,7 @@ use crate::sandbox::{
 use crate::state::StateDir;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The agent on a TE host: carves the machine into test environments and serves them to leases.
@@ -111,9 +111,15 @@ struct InitArgs {
     arguments: Vec<String>,
 }
 
-/// Runs the program with the process's arguments.
+/// Runs the program with the process's arguments, under either of its names.
 #[must_use]
 pub fn main() -> ExitCode {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let name = name.as_deref().and_then(Path::file_name);
+    if name.is_some_and(|n| n == "testenv-worker") {
+        // The program of 2014, with its flags and behaviour (origin.md 2.1).
+        return toci_client::testenv::worker_main(std::env::args_os());
+    }
     let cli = Cli::parse();
     log_to_stderr();
     match dispatch(cli.command) {

@@ -279,3 +279,15 @@ fn what_cannot_be_is_refused_with_what_to_do() {
     let said = refused("plan", &[]);
     assert!(said.contains("c.toml, line 9, column 2") && said.contains("acelerator"), "{said}");
 }
+
+#[test]
+fn it_answers_to_its_name_of_2014() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = folder.path().join("testenv-worker");
+    std::os::unix::fs::symlink(PROGRAM, &worker).unwrap();
+    let out = Command::new(&worker).arg("--help").output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    for flag in ["--timeout", "--tenum", "--geard", "--debug"] {
+        assert!(said.contains(flag), "{flag}: {said}");
+    }
+}
