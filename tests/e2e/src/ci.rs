@@ -170,8 +170,11 @@ impl Ci {
         let toci = binary("toci")?;
         let folder = toci.parent().context("a binary is in a folder")?;
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut bash = self.lab.command("bash");
-        bash.current_dir(self.lab.folder())
+        // Entering a mount namespace leaves one in its root folder.
+        let mut bash = self.lab.command("env");
+        bash.arg("-C")
+            .arg(self.lab.folder())
+            .arg("bash")
             .env("PATH", format!("{}:{path}", folder.display()))
             .env("TOCI_SERVER", format!("unix:{}", socket(&self.lab).display()))
             .env("TOCI_TOKEN_FILE", self.lab.folder().join("server/admin.token"));
