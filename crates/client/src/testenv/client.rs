@@ -112,6 +112,8 @@ async fn run(args: &ClientArgs, log: Log, mut signals: Signals) -> u8 {
         Got::Callback(job, lockenv) => (job, lockenv),
         Got::Nothing(code) => return code,
     };
+    // With gearmand, this is how a worker can tell our death from a wait.
+    let _ = job.status(0, 1).await;
     let waited = asked.elapsed();
     if waited > WAIT_WARNING {
         log.info(&format!("{} seconds waiting for a worker.", waited.as_secs()));

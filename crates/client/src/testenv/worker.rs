@@ -237,12 +237,16 @@ async fn watch(task: &mut Task, end: Instant) -> &'static str {
         let period = if seen_running { WATCH_PERIOD } else { FIRST_WATCH_PERIOD };
         let pause = tokio::time::sleep_until((Instant::now() + period).min(end).into());
         tokio::select! {
-            ended = task.end() => return match ended {
-                TaskEvent::Complete(_) => "the callback has ended",
-                TaskEvent::Exception(_) => "the callback ended with an exception",
-                TaskEvent::Fail => "the callback failed or its client is gone",
-                TaskEvent::Lost => "the connection to the broker was lost",
-                TaskEvent::Data(_) | TaskEvent::Warning(_) | TaskEvent::Status(..) => "the callback is unclear",
+            event = task.next() => match event {
+                Some(TaskEvent::Complete(_)) => return "the callback has ended",
+                Some(TaskEvent::Exception(_)) => return "the callback ended with an exception",
+                Some(TaskEvent::Fail) => return "the callback failed or its client is gone",
+                Some(TaskEvent::Lost) | None => return "the connection to the broker was lost",
+                // Our own client says so when its command starts.
+                Some(TaskEvent::Data(_) | TaskEvent::Warning(_) | TaskEvent::Status(..)) => {
+                    seen_running = true;
+                    continue;
+                }
             },
             () = pause => {}
         }
