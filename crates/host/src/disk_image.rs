@@ -4,14 +4,18 @@
 //! data file) would let a job read the host. Such an image is refused, as is one that is not whole: an
 //! upload whose sender died looks like a short one. Shared by `copyseed` and the push-image operation.
 
-use crate::run::{CommandError, run};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 /// Bytes at the start of an image that [`check_head`] wants, if the image has so many.
 pub const HEAD_BYTES: usize = 1024;
+/// Longest conversion of a raw image.
+pub const CONVERT_MAX: Duration = Duration::from_secs(600);
 /// Largest table of level 1 that QEMU opens, bytes.
 const L1_MAX_BYTES: u64 = 32 << 20;
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
@@ -141,31 +145,18 @@ pub fn check_file(file: &File, disk_bytes: u64) -> Result<ImageInfo, BadImage> {
 
 /// Why a good image could not be put in place.
 #[derive(Debug, thiserror::Error)]
-pub enum InstallError {
-    /// The file system said no.
-    #[error("put the image in place at {path}")]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A raw image could not be made a qcow2 one.
-    #[error("convert the raw image")]
-    Convert(#[from] CommandError),
+#[error("put the image in place at {path}")]
+pub struct InstallError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
 }
 
-/// Puts a checked image in place of `target`, atomically: at any moment `target` is the old image or
-/// the new one. A raw image becomes qcow2, which is what the domain's definition says.
-pub async fn install(
-    upload: &Path,
-    format: ImageFormat,
-    target: &Path,
-) -> Result<(), InstallError> {
-    let io = |source| InstallError::Io { path: target.to_owned(), source };
-    let ready = as_qcow2(upload, format).await?;
-    tokio::fs::rename(&ready, target).await.map_err(io)?;
+/// Puts a checked qcow2 file in place of `target`, atomically: at any moment `target` is the old image
+/// or the new one.
+pub async fn install(ready: &Path, target: &Path) -> Result<(), InstallError> {
+    let io = |source| InstallError { path: target.to_owned(), source };
+    tokio::fs::rename(ready, target).await.map_err(io)?;
     if let Some(folder) = target.parent() {
         let folder = tokio::fs::File::open(folder).await.map_err(io)?;
         folder.sync_all().await.map_err(io)?;
@@ -173,21 +164,52 @@ pub async fn install(
     Ok(())
 }
 
-/// The checked upload as a qcow2 file: itself, or converted beside it and itself removed.
-pub async fn as_qcow2(upload: &Path, format: ImageFormat) -> Result<PathBuf, CommandError> {
+/// Why a raw image could not be made a qcow2 one.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// It could not be run.
+    #[error("run qemu-img (Debian package qemu-utils)")]
+    Start(#[source] io::Error),
+    /// It took too long and was ended.
+    #[error("qemu-img did not convert the raw image within {} s; send it as qcow2", CONVERT_MAX.as_secs())]
+    TooSlow,
+    /// It said no.
+    #[error("qemu-img could not convert the raw image: {0}")]
+    Failed(String),
+}
+
+/// Where [`as_qcow2`] writes a converted image.
+#[must_use]
+pub fn converted_path(upload: &Path) -> PathBuf {
+    upload.with_added_extension("converted")
+}
+
+/// The checked upload as a qcow2 file, which is what the domain's definition says: itself, or converted
+/// beside it at [`converted_path`], and itself removed. Dropping the future ends the conversion.
+pub async fn as_qcow2(upload: &Path, format: ImageFormat) -> Result<PathBuf, ConvertError> {
     match format {
         ImageFormat::Qcow2 => Ok(upload.to_owned()),
         ImageFormat::Raw => {
-            let ready = upload.with_added_extension("converted");
-            let (from, to) = (upload.display().to_string(), ready.display().to_string());
-            let made = run("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", &from, &to]).await;
-            if let Err(e) = made {
+            let ready = converted_path(upload);
+            if let Err(e) = convert(upload, &ready).await {
                 let _ = tokio::fs::remove_file(&ready).await;
                 return Err(e);
             }
             let _ = tokio::fs::remove_file(upload).await;
             Ok(ready)
         }
+    }
+}
+
+async fn convert(from: &Path, to: &Path) -> Result<(), ConvertError> {
+    let mut command = Command::new("qemu-img");
+    command.args(["convert", "-f", "raw", "-O", "qcow2"]).args([from, to]).kill_on_drop(true);
+    let out = timeout(CONVERT_MAX, command.output()).await;
+    let out = out.map_err(|_| ConvertError::TooSlow)?.map_err(ConvertError::Start)?;
+    if out.status.success() {
+        Ok(())
+    } else {
+        Err(ConvertError::Failed(String::from_utf8_lossy(&out.stderr).trim().to_owned()))
     }
 }
 

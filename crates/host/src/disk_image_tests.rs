@@ -139,7 +139,8 @@ async fn a_raw_image_becomes_the_qcow2_that_the_domain_wants() {
     let (upload, target) = (f.join("seed_1.qcow2.upload"), f.join("seed_1.qcow2"));
     std::fs::write(&upload, raw_disk(8 << 20)).unwrap();
     std::fs::write(&target, "old").unwrap();
-    install(&upload, ImageFormat::Raw, &target).await.unwrap();
+    let ready = as_qcow2(&upload, ImageFormat::Raw).await.unwrap();
+    install(&ready, &target).await.unwrap();
     assert_eq!(check(&target).unwrap().format, ImageFormat::Qcow2);
     let left: Vec<_> = std::fs::read_dir(f).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["seed_1.qcow2"]);

@@ -1,9 +1,8 @@
 //! A seed image on its way in: written beside the disk that it will replace, measured, checked,
 //! and put in place in one step. Nothing of it is believed before the check.
 
-use crate::disk_image::{self, BadImage};
+use crate::disk_image::{self, BadImage, ConvertError};
 use crate::machines::{MachineError, TeMachines};
-use crate::run::CommandError;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
@@ -20,7 +19,7 @@ pub enum ImageError {
     Io(#[from] std::io::Error),
     /// `qemu-img` could not be run.
     #[error("convert the image")]
-    QemuImg(#[from] CommandError),
+    Convert(#[from] ConvertError),
     /// It could not be put in place.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -73,6 +73,7 @@ impl Drop for Upload {
     fn drop(&mut self) {
         // After a successful rename there is nothing left to remove.
         let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(image::converted_path(&self.0));
     }
 }
 
@@ -132,14 +133,26 @@ async fn copy(
         came = pump(read, packets, open, &received) => came,
         never = progress(write, &received) => match never {},
     };
-    let written = writer.await.map_err(|e| NotCopied::Write(io::Error::other(e)))?;
+    // A cut does not wait for the disk: what is still being written is a file that nobody will use.
+    let written = tokio::select! {
+        biased;
+        () = open.shut.cancelled() => return Err(NotCopied::Cut),
+        w = writer => w.map_err(|e| NotCopied::Write(io::Error::other(e)))?,
+    };
     let good = match (came, written) {
         // The writer only knows that no more came; the pump knows why.
         (Err(why), Ok(_) | Err(NotCopied::Aborted(_))) => return Err(why),
         (Ok(()) | Err(_), Err(why)) => return Err(why),
         (Ok(()), Ok(good)) => good,
     };
-    install(open, &upload.0, &seed.path, good.info).await?;
+    let ready = tokio::select! {
+        biased;
+        () = open.shut.cancelled() => return Err(NotCopied::Cut),
+        r = image::as_qcow2(&upload.0, good.info.format) => {
+            r.map_err(|e| NotCopied::Install(chain(&e)))?
+        }
+    };
+    install(open, &ready, &seed.path).await?;
     Ok(good)
 }
 
@@ -157,18 +170,13 @@ async fn seed_is_off(open: &Open) -> Result<(), NotCopied> {
 }
 
 /// Exchanges the image, if the seed is still off and the lease still runs.
-async fn install(
-    open: &Open,
-    upload: &Path,
-    target: &Path,
-    info: ImageInfo,
-) -> Result<(), NotCopied> {
+async fn install(open: &Open, ready: &Path, target: &Path) -> Result<(), NotCopied> {
     let Ok(_turn) = open.seed_turn.acquire().await else { return Err(NotCopied::Cut) };
     seed_is_off(open).await?;
     if !open.is_open() {
         return Err(NotCopied::Cut);
     }
-    let done = image::install(upload, info.format, target).await;
+    let done = image::install(ready, target).await;
     done.map_err(|e| NotCopied::Install(chain(&e)))
 }
 
@@ -256,8 +264,21 @@ fn remove_stale(target: &Path) {
     }
 }
 
-/// The writer's thread.
+/// The writer's thread. After a cut nobody may be left to remove the file but itself.
 fn receive(
+    path: &Path,
+    seed: &SeedImage,
+    queue: mpsc::Receiver<Bytes>,
+    received: &AtomicU64,
+) -> Result<Received, NotCopied> {
+    let done = write_file(path, seed, queue, received);
+    if done.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    done
+}
+
+fn write_file(
     path: &Path,
     seed: &SeedImage,
     mut queue: mpsc::Receiver<Bytes>,

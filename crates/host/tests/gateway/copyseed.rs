@@ -41,6 +41,12 @@ async fn an_image_comes_whole_with_size_and_checksum() {
     assert!(saw.out.contains(&format!("sha256 {}", &sum[..64])), "{saw:?}");
     assert!(std::fs::read(&lease.image).unwrap() == image, "other bytes arrived");
     assert_eq!(files(&lease), ["seed_1.qcow2"]);
+    let mut raw = vec![0; 1 << 20];
+    raw[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let saw = w.copyseed(&lease, raw).await;
+    assert!(saw.code == 0 && saw.out.ends_with("raw of 1048576 bytes\n"), "{saw:?}");
+    assert!(std::fs::read(&lease.image).unwrap().starts_with(b"QFI\xfb"), "not converted");
+    assert_eq!(files(&lease), ["seed_1.qcow2"]);
     assert_eq!(w.run(&lease, "virsh start seed_1").await.code, 0);
     let saw = w.copyseed(&lease, image).await;
     assert_eq!(saw.code, 1, "{saw:?}");
