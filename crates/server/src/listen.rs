@@ -215,8 +215,7 @@ impl Door {
                 guests.spawn(turn_away(stream, tls.is_some()));
                 continue;
             };
-            // Answers and events are small and awaited: never hold one back for more bytes.
-            if let Err(error) = stream.set_nodelay(true) {
+            if let Err(error) = tuned(&stream) {
                 tracing::debug!(%error, "a connection was gone before it began");
                 continue;
             }
@@ -264,6 +263,13 @@ impl Door {
             _place: place,
         }
     }
+}
+
+fn tuned(stream: &TcpStream) -> io::Result<()> {
+    // Answers and events are small and awaited: never hold one back for more bytes.
+    stream.set_nodelay(true)?;
+    // A stream's signs of life go unanswered when its reader vanished without a word.
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(WRITE_STALL_LIMIT))
 }
 
 /// An error means that the sender is gone, and with it the server.
