@@ -26,8 +26,9 @@ const READ_ENDED: &str = "SELECT id, state, moment_us, owner, project, label, sh
      active_us, testenvs, reason FROM lease WHERE live = 0 ORDER BY id DESC LIMIT $1";
 const READ_CONFIRMED: &str = "SELECT lease, testenv FROM credential";
 const READ_BUDGETS: &str = "SELECT project, used_us, at_us FROM hold_budget";
-const ERASE: &str = "DELETE FROM credential WHERE lease = $1";
-const ERASE_8: &str = "DELETE FROM credential WHERE lease IN ($1, $2, $3, $4, $5, $6, $7, $8)";
+const ERASE: &str = "DELETE FROM credential WHERE lease IN ($1, $2, $3, $4, $5, $6, $7, $8)";
+/// Binds of `ERASE`.
+const ERASE_AT_ONCE: usize = 8;
 const REMOVE_HOST: &str = "DELETE FROM host WHERE id = $1";
 const REMOVE_TES: &str = "DELETE FROM testenv WHERE host = $1";
 const READ_CREDENTIALS: &str =
@@ -46,7 +47,6 @@ pub(crate) const STATEMENTS: &[&str] = &[
     READ_CONFIRMED,
     READ_BUDGETS,
     ERASE,
-    ERASE_8,
     REMOVE_HOST,
     REMOVE_TES,
     READ_CREDENTIALS,
@@ -202,12 +202,11 @@ impl Store {
             .filter(|l| l.state.is_over() && !l.tes.is_empty())
             .map(|l| int(l.id.0).into())
             .collect();
-        let mut chunks = over.chunks_exact(8);
-        for eight in chunks.by_ref() {
-            row::execute(&mut tx, "credentials", ERASE_8, eight).await?;
-        }
-        for one in chunks.remainder() {
-            row::execute(&mut tx, "credentials", ERASE, std::slice::from_ref(one)).await?;
+        for some in over.chunks(ERASE_AT_ONCE) {
+            // The statement has a fixed number of binds: the last fills those that are left.
+            let mut eight = some.to_vec();
+            eight.resize(ERASE_AT_ONCE, some[some.len() - 1].clone());
+            row::execute(&mut tx, "credentials", ERASE, &eight).await?;
         }
         tx.commit("a batch of leases").await
     }

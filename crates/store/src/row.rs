@@ -1,4 +1,4 @@
-//! Writing many rows with few statements: each table's upsert, for 1, 8 or 64 rows at a time.
+//! Writing many rows with few statements: each table's upsert, for 1 to 8 rows at a time.
 
 use crate::db::{Tx, in_tx};
 use crate::error::StoreError;
@@ -6,8 +6,9 @@ use sqlx::{AssertSqlSafe, Row as _};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
-/// Row counts for which there is a statement; each is prepared once a connection.
-const CHUNKS: [usize; 3] = [64, 8, 1];
+/// Row counts for which there is a statement; each is prepared once a connection. Not more than 8:
+/// SQLite looks every bind up by its name, so the cost grows with the square of their number.
+const CHUNKS: [usize; 4] = [8, 4, 2, 1];
 
 /// A table that is written by upsert.
 pub(crate) struct Table {

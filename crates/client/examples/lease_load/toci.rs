@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, Token};
 use toci_wire::api::{Lease, LeaseRequest, LeaseState, Release, Role, TokenRequest};
 
-const HOSTS: u32 = 50;
-const TES: u32 = 20;
+const HOSTS: u32 = 100;
+const TES: u32 = 10;
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 fn connect(address: &str, token: &str) -> Result<ApiClient> {
@@ -103,21 +103,25 @@ pub(crate) async fn handover(address: &str, token: &str, times: usize) -> Result
                 let had = Instant::now();
                 let given_back = Instant::now();
                 client.release(&lease.id, &Release::default()).await?;
-                if tell.send((had, given_back)).await.is_err() {
+                let generation = lease.testenvs.first().map_or(0, |te| te.generation);
+                if tell.send((generation, had, given_back)).await.is_err() {
                     return Ok::<_, anyhow::Error>(());
                 }
             }
         });
     }
     let started = Instant::now();
-    let (mut gaps, mut last) = (vec![], None);
-    while gaps.len() < times {
-        let (had, given_back) = told.recv().await.context("the clients ended")?;
-        if let Some(before) = last {
-            gaps.push(had.duration_since(before));
-        }
-        last = Some(given_back);
+    let mut turns = vec![];
+    while turns.len() <= times {
+        turns.push(told.recv().await.context("the clients ended")?);
     }
+    // They tell after giving back, so perhaps not in the order of their turns.
+    turns.sort_by_key(|(generation, _, _)| *generation);
+    let gaps = turns
+        .windows(2)
+        .filter(|pair| pair[0].0 + 1 == pair[1].0)
+        .map(|pair| pair[1].1.duration_since(pair[0].2))
+        .collect();
     Figures::of(gaps, started.elapsed()).print()
 }
 
