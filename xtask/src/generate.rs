@@ -1,12 +1,16 @@
-//! Checked-in files that a program prints. A test in the program's own crate fails when they differ.
+//! Checked-in pages that are made from code. Tests and `cargo xtask check` fail when they are out of date.
+//! (Man pages and completion scripts are not checked in: `toci man FOLDER`, `toci completion SHELL`.)
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
+use crate::{cargo, limits, shell};
 
-use crate::{cargo, shell};
+/// All of them.
+pub(crate) fn all() -> Result<()> {
+    limits::write()?;
+    exit_codes()?;
+    openapi()
+}
 
 /// docs/openapi.json, written by the test that otherwise compares it with what the server serves.
 pub(crate) fn openapi() -> Result<()> {
@@ -15,27 +19,9 @@ pub(crate) fn openapi() -> Result<()> {
     shell::run(command.env("TOCI_UPDATE", "1"))
 }
 
-/// docs/man/*.1, as the CLI writes them.
-pub(crate) fn man_pages() -> Result<()> {
-    cargo::build_workspace()?;
-    let folder = shell::root().join("docs/man");
-    shell::run(Command::new(cargo::binary("toci")).arg("man").arg(&folder))
-}
-
-/// docs/completions/*, as the CLI prints them.
-pub(crate) fn completions() -> Result<()> {
-    cargo::build_workspace()?;
-    for shell_name in ["bash", "zsh", "fish"] {
-        let script =
-            shell::read(Command::new(cargo::binary("toci")).args(["completions", shell_name]))?;
-        write(&format!("docs/completions/toci.{shell_name}"), &script)?;
-    }
-    Ok(())
-}
-
-fn write(path: &str, text: &str) -> Result<()> {
-    let path = shell::root().join(path);
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))
-        .and_then(|()| fs::write(&path, text))
-        .with_context(|| format!("writing {}", path.display()))
+/// docs/exit-codes.md, likewise.
+fn exit_codes() -> Result<()> {
+    let mut command = cargo::cargo();
+    command.args(["test", "--quiet", "--package", "toci-cli", "--lib", "exit"]);
+    shell::run(command.env("TOCI_WRITE_DOCS", "1"))
 }

@@ -55,10 +55,8 @@ enum Command {
     Openapi,
     /// Regenerate docs/limits.md from the sources.
     Limits,
-    /// Regenerate the checked-in man pages.
-    Man,
-    /// Regenerate the checked-in shell completions.
-    Completions,
+    /// Regenerate every checked-in page that is made from code.
+    Docs,
     /// Remove everything that was built.
     Clean,
 }
@@ -86,8 +84,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Openapi => generate::openapi(),
         Command::Limits => limits::write(),
-        Command::Man => generate::man_pages(),
-        Command::Completions => generate::completions(),
+        Command::Docs => generate::all(),
         Command::Clean => cargo::clean(),
     }
 }
