@@ -3,7 +3,7 @@
 use crate::broker::{
     self, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, Keepalive, StatsdTarget, TlsFiles,
 };
-use crate::tasks::lockenv::LockenvOptions;
+use crate::lockenv::LockenvOptions;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

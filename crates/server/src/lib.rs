@@ -7,10 +7,11 @@ mod auth;
 pub mod broker;
 mod config;
 mod listen;
+mod lockenv;
 mod metrics;
 mod run;
 pub mod tasks;
 
 pub use config::{ApiConfig, ConfigError, GearmanConfig, Overrides, ServerConfig, TlsPair};
+pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};
 pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};
-pub use tasks::lockenv::LockenvOptions;

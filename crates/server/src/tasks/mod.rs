@@ -1,4 +1,3 @@
 //! One task a stage.
 
 pub mod lease;
-pub mod lockenv;

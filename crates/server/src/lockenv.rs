@@ -13,9 +13,9 @@
 //! Workers outside (an original `testenv-worker`) may serve `lockenv` too. As long as there is one, a job is taken
 //! only when a TE is free now; otherwise it stays in the broker's queue for whoever is first.
 
-use super::lease::{BookError, LeaseBook, LeaseFilter};
 use crate::broker::{BrokerGone, BrokerHandle, Face, FaceJob, FaceSubmit, FaceTask, TaskEvent};
 use crate::metrics::Metrics;
+use crate::tasks::lease::{BookError, LeaseBook, LeaseFilter};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
