@@ -4,13 +4,14 @@
 //! .demo/lock  lab.json            who has it, and the lab that is up
 //! .demo/server/ host/             state of the control plane and of the TE host: made anew by every run
 //! .demo/cache/                    images of the deployment: kept, they make the next run quick
-//! .demo/logs/                     of the last run
+//! .demo/logs/                     of the last run; demo.log is what a lab that stays up says
 //! .demo/toci.sock client.token …  for going on with `--keep`
 //! ```
 
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{dup2_stderr, dup2_stdout};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -124,6 +125,17 @@ impl Folder {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
         file.and_then(|mut file| writeln!(file, "{secret}")).map_err(|e| failed("write", path, &e))
+    }
+
+    /// From now on, both outputs of this process go to `logs/demo.log`: whoever reads them now (`toci demo --keep | tee`)
+    /// would otherwise wait for the end of the lab.
+    pub(super) fn speak_to_log(&self) -> Result<()> {
+        let path = self.logs().join("demo.log");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(|e| failed("open", &path, &e))?;
+        dup2_stdout(&file)
+            .and_then(|()| dup2_stderr(&file))
+            .map_err(|e| CliError::failed("turn to the log", &e))
     }
 
     /// Remembers the lab, for `stop` and `enter`.

@@ -1,6 +1,7 @@
 //! Process 1 of the lab: mounts what a lab needs, starts the story, passes signals on, collects orphans. Its end is the
 //! end of everything in the lab.
 
+use super::folder::Folder;
 use super::outside::STAYS;
 use crate::args::DemoRun;
 use crate::error::{CliError, Result};
@@ -59,8 +60,8 @@ pub(super) fn run(args: &DemoRun) -> Result<ExitCode> {
                     return Ok(ExitCode::from(code));
                 }
             }
-            Ok(STAY_WELL) => stay(0),
-            Ok(STAY_FAILED) => stay(1),
+            Ok(STAY_WELL) => stay(args, 0),
+            Ok(STAY_FAILED) => stay(args, 1),
             Ok(signal) => {
                 let _ = kill(story, signal);
             }
@@ -87,8 +88,10 @@ fn collect(story: Pid) -> Option<u8> {
 }
 
 /// The one who started us may go now: tells them so, over the socket that is our standard input.
-fn stay(code: u8) {
+fn stay(args: &DemoRun, code: u8) {
     let _ = set_pdeathsig(None);
+    // Without it only the reader of our output would have to wait.
+    let _ = Folder::open(&args.state).and_then(|folder| folder.speak_to_log());
     if let Ok(fd) = std::io::stdin().as_fd().try_clone_to_owned() {
         let _ = File::from(fd).write_all(&[STAYS, code]);
     }

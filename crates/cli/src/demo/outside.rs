@@ -16,6 +16,7 @@ use nix::unistd::{Pid, geteuid};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -44,8 +45,9 @@ pub(super) fn run(args: &DemoRun) -> Result<ExitCode> {
     for program in ["toci-host", "ip"] {
         find(program)?;
     }
-    // Held by this process, and by the lab through inheritance: it is free when both are gone.
-    let lock = folder.lock()?;
+    // Held by this process, and by the lab through inheritance: it is free when both are gone. Dropping it would free
+    // it for the lab too, so it goes with the process.
+    let lock = ManuallyDrop::new(folder.lock()?);
     keep_across_exec(&lock)?;
     folder.clear()?;
     let prepared_ms = match block_on(prepare(&folder, &script))? {

@@ -80,16 +80,19 @@ pub(super) async fn run(args: &DemoRun) -> Result<ExitCode> {
     };
     println!("\n{}\n", times.table());
     let code = match &outcome {
-        Ok(code) => *code,
+        Ok(code) => {
+            println!("{}", verdict(*code, &folder));
+            *code
+        }
         Err(error) => {
             error.print(false);
+            println!("The demo did not come to its end. Logs: {}", folder.logs().display());
             error.exit.code()
         }
     };
-    println!("{}", verdict(code, &folder));
     if args.keep && outcome.is_ok() {
         println!("{}", how_to_go_on(&folder));
-        stay_up(code, &mut interrupts).await?;
+        stay_up(code, &folder, &mut interrupts).await?;
         parts.stop().await;
         return Ok(Exit::Ok.into());
     }
@@ -260,7 +263,8 @@ fn how_to_go_on(folder: &Folder) -> String {
 }
 
 /// Tells the outside that it may go, then waits for `toci demo stop`.
-async fn stay_up(code: u8, interrupts: &mut Interrupts) -> Result<()> {
+async fn stay_up(code: u8, folder: &Folder, interrupts: &mut Interrupts) -> Result<()> {
+    folder.speak_to_log()?;
     let stay = if code == 0 { STAY_WELL } else { STAY_FAILED };
     kill(Pid::from_raw(1), stay).map_err(|e| CliError::failed("stay up", &e))?;
     // The terminal may close, and Ctrl-C is meant for somebody else by now.
