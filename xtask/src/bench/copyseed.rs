@@ -218,13 +218,16 @@ fn start_sshd(folder: &Path) -> Result<(Running, String)> {
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {f}/sshd_key\nAuthorizedKeysFile {f}/authorized\n\
          PidFile none\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nStrictModes no\n\
-         LogLevel ERROR\n"
+         LogLevel FATAL\n"
     );
     fs::write(folder.join("sshd_config"), config)?;
     // Debian's sshd wants this folder, which the service unit makes.
     fs::create_dir_all("/run/sshd").context("make /run/sshd")?;
-    let mut command = Command::new("/usr/sbin/sshd");
-    command.args(["-D", "-e", "-f"]).arg(folder.join("sshd_config"));
+    // It ends with us, however we end.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "/usr/sbin/sshd", "-D", "-e", "-f"])
+        .arg(folder.join("sshd_config"));
     let child = command.spawn().context("start sshd (Debian package openssh-server)")?;
     let running = Running(child);
     let address = format!("127.0.0.1:{port}");

@@ -7,8 +7,8 @@
 use super::command::{Said, print};
 use super::doors::Open;
 use super::limits::{
-    DISK_LOOK_EVERY_BYTES, DISK_RESERVE_BYTES, PACKETS_QUEUED_MAX, PROGRESS_EVERY,
-    UPLOAD_SILENCE_MAX,
+    DISK_LOOK_EVERY_BYTES, DISK_RESERVE_BYTES, FLUSH_EVERY_BYTES, PACKETS_QUEUED_MAX,
+    PROGRESS_EVERY, UPLOAD_SILENCE_MAX,
 };
 use super::machines::SeedImage;
 use super::session::STDERR;
@@ -287,7 +287,8 @@ fn write_file(
     let mut file =
         File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     let limit = image::upload_max_bytes(seed.disk_bytes);
-    let (mut bytes, mut next_look) = (0u64, 0u64);
+    let flusher = Flusher::start(&file)?;
+    let (mut bytes, mut next_look, mut next_flush) = (0u64, 0u64, FLUSH_EVERY_BYTES);
     let mut head = Vec::with_capacity(image::HEAD_BYTES);
     let mut hash = Sha256::new();
     loop {
@@ -314,11 +315,38 @@ fn write_file(
         file.write_all(&data)?;
         hash.update(&data);
         received.store(bytes, Ordering::Relaxed);
+        if bytes >= next_flush {
+            flusher.flush();
+            next_flush = bytes + FLUSH_EVERY_BYTES;
+        }
     }
     let info = image::check_file(&file, seed.disk_bytes)?;
     file.sync_data()?;
     let sha256 = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
     Ok(Received { bytes, sha256, info })
+}
+
+/// Brings the file to the disk while more of it comes, so that the end need not wait for all of it.
+struct Flusher(std::sync::mpsc::SyncSender<()>);
+
+impl Flusher {
+    /// The thread ends with the value, or a moment later.
+    fn start(file: &File) -> io::Result<Flusher> {
+        let file = file.try_clone()?;
+        let (ask, asked) = std::sync::mpsc::sync_channel(1);
+        std::thread::Builder::new().name("copyseed-flush".into()).spawn(move || {
+            for () in asked {
+                // What fails here fails again at the end, where it is told.
+                let _ = file.sync_data();
+            }
+        })?;
+        Ok(Flusher(ask))
+    }
+
+    /// One that is asked while it is at work does it once more.
+    fn flush(&self) {
+        let _ = self.0.try_send(());
+    }
 }
 
 fn look_at_disk(path: &Path) -> Result<(), NotCopied> {

@@ -4,13 +4,16 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+/// What is read from the socket at once, bytes: several packets of an upload.
+const READ_BYTES: usize = 128 << 10;
+
 /// See the module.
 pub(super) struct CutStream {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
     cut: CancellationToken,
     // One each way: a future remembers only its last waker, and the halves may live in two tasks.
     read_cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -20,7 +23,7 @@ pub(super) struct CutStream {
 impl CutStream {
     pub(super) fn new(stream: TcpStream, cut: CancellationToken) -> CutStream {
         CutStream {
-            stream,
+            stream: BufReader::with_capacity(READ_BYTES, stream),
             read_cut: Box::pin(cut.clone().cancelled_owned()),
             write_cut: Box::pin(cut.clone().cancelled_owned()),
             cut,

@@ -38,3 +38,5 @@ pub const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 pub const DISK_RESERVE_BYTES: u64 = 256 << 20;
 /// How often the free space is looked at, bytes received.
 pub const DISK_LOOK_EVERY_BYTES: u64 = 64 << 20;
+/// How often an image that comes in is brought to the disk, bytes received.
+pub const FLUSH_EVERY_BYTES: u64 = 32 << 20;
