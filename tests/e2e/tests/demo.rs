@@ -62,6 +62,10 @@ fn ctrl_c_leaves_nothing() {
     let mut demo = Demo::start().unwrap();
     let leftovers = Leftovers::before(demo.folder.path());
     wait_for("the demo to have a TE host", DEMO_LIMIT, || {
+        if let Some(status) = demo.child.try_wait()? {
+            // No use in waiting any longer.
+            return Ok(Err(anyhow::anyhow!("the demo ended with {status}:\n{}", demo.said())));
+        }
         let processes = Command::new("ps").args(["-e", "-o", "args="]).output()?.stdout;
         let processes = String::from_utf8_lossy(&processes).into_owned();
         let mark = demo.folder.path().display().to_string();
@@ -70,8 +74,9 @@ fn ctrl_c_leaves_nothing() {
             "{}",
             demo.said()
         );
-        Ok(())
+        Ok(Ok(()))
     })
+    .and_then(|ended| ended)
     .unwrap();
     let pid = demo.child.id().to_string();
     let sent = Command::new("kill").args(["-INT", &pid]).status().context("kill").unwrap();
