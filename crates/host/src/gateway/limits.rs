@@ -10,6 +10,9 @@ pub const STRANGERS_MAX: usize = 256;
 pub const CONNECTIONS_OF_LEASE_MAX: usize = 64;
 /// Channels of one connection at once, as OpenSSH's `MaxSessions`.
 pub const CHANNELS_MAX: usize = 10;
+/// Channels of one connection, one after the other; then the client must connect anew. russh keeps a
+/// few KiB for each channel that we closed until the connection ends.
+pub const CHANNELS_EVER_MAX: usize = 5_000;
 /// Commands of one lease that run at once; more wait.
 pub const COMMANDS_OF_LEASE_MAX: usize = 32;
 /// Keys that a client may try: an agent often offers several before the right one.

@@ -283,7 +283,7 @@ async fn supervise(
         let (until, shut) = match &now {
             Stand::Stranger => (Some(deadline), None),
             Stand::Idle { since, open } => (Some(*since + IDLE_MAX), Some(open.shut.clone())),
-            Stand::Busy { open } => (None, Some(open.shut.clone())),
+            Stand::Busy { open, .. } => (None, Some(open.shut.clone())),
         };
         if !matches!(now, Stand::Stranger) {
             shared.stranger_left(number);

@@ -2,12 +2,12 @@
 
 use super::command;
 use super::doors::{Inside, Open};
-use super::limits::CHANNELS_MAX;
+use super::limits::{CHANNELS_EVER_MAX, CHANNELS_MAX};
 use super::server::Shared;
 use russh::server::VerifiedPublicKey;
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use toci_wire::ssh_command::ALLOWED;
@@ -31,9 +31,46 @@ pub(super) enum Stand {
     },
     /// A holder with channels.
     Busy {
+        /// How many; at least one.
+        channels: usize,
         /// The door it came through.
         open: Arc<Open>,
     },
+}
+
+/// One channel of a connection, until its command is through and it was closed. Not until the client
+/// says so: its answer to our closing does not reach the handler.
+pub(super) struct Slot(watch::Sender<Stand>);
+
+impl Slot {
+    /// `None` for a stranger, and when there are too many.
+    fn take(stand: &watch::Sender<Stand>) -> Option<Slot> {
+        let taken = stand.send_if_modified(|s| match s {
+            Stand::Stranger => false,
+            Stand::Idle { open, .. } => {
+                *s = Stand::Busy { channels: 1, open: Arc::clone(open) };
+                true
+            }
+            Stand::Busy { channels, .. } => {
+                let room = *channels < CHANNELS_MAX;
+                *channels += usize::from(room);
+                room
+            }
+        });
+        taken.then(|| Slot(stand.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.send_modify(|s| match s {
+            Stand::Stranger | Stand::Idle { .. } => {}
+            Stand::Busy { channels: 0 | 1, open } => {
+                *s = Stand::Idle { since: Instant::now(), open: Arc::clone(open) };
+            }
+            Stand::Busy { channels, .. } => *channels -= 1,
+        });
+    }
 }
 
 /// A connection that has proved a lease's key.
@@ -49,10 +86,10 @@ pub(super) struct Session {
     peer: SocketAddr,
     tell: watch::Sender<Stand>,
     holder: Option<Holder>,
-    /// Open channels.
-    open: HashSet<ChannelId>,
-    /// Those of them that have not been told yet what to do.
-    fresh: HashMap<ChannelId, Channel<Msg>>,
+    /// Channels that were opened so far.
+    opened: usize,
+    /// Those that have not been told yet what to do.
+    fresh: HashMap<ChannelId, (Channel<Msg>, Slot)>,
 }
 
 impl Session {
@@ -61,8 +98,7 @@ impl Session {
         peer: SocketAddr,
         tell: watch::Sender<Stand>,
     ) -> Session {
-        let (open, fresh) = (HashSet::new(), HashMap::new());
-        Session { shared, peer, tell, holder: None, open, fresh }
+        Session { shared, peer, tell, holder: None, opened: 0, fresh: HashMap::new() }
     }
 
     /// The door that user and key open. The key decides; the user name must be a known one.
@@ -73,18 +109,9 @@ impl Session {
         self.shared.doors.find(key)
     }
 
-    fn tell_stand(&self) {
-        let Some(holder) = &self.holder else { return };
-        let open = Arc::clone(&holder.open);
-        let idle = self.open.is_empty();
-        let now =
-            if idle { Stand::Idle { since: Instant::now(), open } } else { Stand::Busy { open } };
-        self.tell.send_replace(now);
-    }
-
     /// Answers on a channel without running anything: a line on standard error, exit 1.
     fn refuse(&mut self, id: ChannelId, why: &str, ssh: &mut Ssh) -> Result<(), russh::Error> {
-        self.fresh.remove(&id);
+        let _ends_here = self.fresh.remove(&id);
         ssh.channel_success(id)?;
         ssh.extended_data(id, STDERR, format!("toci: {why}\n").into_bytes())?;
         ssh.exit_status_request(id, 1)?;
@@ -118,8 +145,9 @@ impl Handler for Session {
         };
         let Some(inside) = open.enter() else { return Ok(Auth::reject()) };
         tracing::debug!(%te, %lease, peer = %self.peer, user, "holder connected");
+        let now = Stand::Idle { since: Instant::now(), open: Arc::clone(&open) };
         self.holder = Some(Holder { open, inside, _connection: connection });
-        self.tell_stand();
+        self.tell.send_replace(now);
         Ok(Auth::Accept)
     }
 
@@ -129,21 +157,21 @@ impl Handler for Session {
         reply: ChannelOpenHandle,
         _ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        if self.holder.is_none() || self.open.len() >= CHANNELS_MAX {
+        let room = self.opened < CHANNELS_EVER_MAX;
+        let Some(slot) = Slot::take(&self.tell).filter(|_| room) else {
+            let (peer, opened) = (self.peer, self.opened);
+            tracing::info!(%peer, opened, "gateway refused a channel: too many on one connection");
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
-        }
-        self.open.insert(channel.id());
-        self.fresh.insert(channel.id(), channel);
-        self.tell_stand();
+        };
+        self.opened += 1;
+        self.fresh.insert(channel.id(), (channel, slot));
         reply.accept().await;
         Ok(())
     }
 
     async fn channel_close(&mut self, id: ChannelId, _ssh: &mut Ssh) -> Result<(), Self::Error> {
-        self.open.remove(&id);
         self.fresh.remove(&id);
-        self.tell_stand();
         Ok(())
     }
 
@@ -153,7 +181,7 @@ impl Handler for Session {
         line: &[u8],
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let (Some(holder), Some(channel)) = (&self.holder, self.fresh.remove(&id)) else {
+        let (Some(holder), Some((channel, slot))) = (&self.holder, self.fresh.remove(&id)) else {
             return ssh.channel_failure(id);
         };
         ssh.channel_success(id)?;
@@ -162,7 +190,11 @@ impl Handler for Session {
             inside: holder.inside.clone(),
             line: line.to_vec(),
         };
-        tokio::spawn(command::serve(run, channel, ssh.handle()));
+        let handle = ssh.handle();
+        tokio::spawn(async move {
+            command::serve(run, channel, handle).await;
+            drop(slot);
+        });
         Ok(())
     }
 

@@ -1,6 +1,10 @@
 //! Every command, and what is not one.
 
 use crate::world::World;
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{ChannelMsg, client};
+use std::sync::Arc;
+use toci_host::gateway::limits::CHANNELS_MAX;
 
 const MACS_GREP: &str = r#"LC_ALL=C /usr/bin/virsh --connect qemu:///system dumpxml baremetalbrbm1_0 | grep "mac address" | awk -F"'" '{print $2}' | tr -d ':'"#;
 const MACS_AWK: &str = r#"LC_ALL=C /usr/bin/virsh dumpxml baremetalbrbm1_0 | awk -F "'" '/mac address/{print $2}'| tr -d ':'"#;
@@ -106,6 +110,46 @@ async fn nothing_is_forwarded() {
     assert!(!saw.out.contains("SSH-2.0"), "a connection was forwarded: {saw:?}");
     let saw = w.run_with(&lease, &["-n", "-A", "-o", "SetEnv=X=1"], &["virsh list --name"]).await;
     assert_eq!((saw.code, saw.out.as_str()), (0, "\n"), "{saw:?}");
+}
+
+struct AnyHost;
+
+impl client::Handler for AnyHost {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+/// Nova's and Ironic's drivers keep one connection for all their commands.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_runs_any_number_of_commands_a_few_at_a_time() {
+    let w = World::new().await;
+    let lease = w.lease(1, 1).await;
+    let mut c =
+        client::connect(Arc::default(), w.gateway.address(), AnyHost).await.expect("connect");
+    let key = PrivateKey::read_openssh_file(&lease.key_file).unwrap();
+    let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+    assert!(c.authenticate_publickey("root", key).await.unwrap().success());
+    for n in 0..3 * CHANNELS_MAX {
+        let mut channel = c.channel_open_session().await.unwrap_or_else(|e| panic!("{n}: {e}"));
+        channel.exec(true, "virsh list").await.unwrap();
+        let mut code = None;
+        while let Some(m) = channel.wait().await {
+            if let ChannelMsg::ExitStatus { exit_status } = m {
+                code = Some(exit_status);
+            }
+        }
+        assert_eq!(code, Some(0), "{n}");
+    }
+    let mut open = Vec::new();
+    for _ in 0..CHANNELS_MAX {
+        open.push(c.channel_open_session().await.unwrap());
+    }
+    c.channel_open_session().await.expect_err("one too many at once");
+    open.pop().unwrap().close().await.unwrap();
+    c.channel_open_session().await.expect("one was closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
