@@ -65,6 +65,25 @@ pub enum ServerError {
     Died(&'static str),
 }
 
+impl ServerError {
+    /// What to do next, for people.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            let store = error.downcast_ref::<Arc<StoreError>>().map(AsRef::as_ref);
+            let store = store.or_else(|| error.downcast_ref());
+            let full = matches!(store, Some(StoreError::DiskFull { .. }))
+                || error.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::StorageFull);
+            if full {
+                return "free space there and start it again: nothing granted is lost";
+            }
+            next = error.source();
+        }
+        "is the address free, and the state folder writable?"
+    }
+}
+
 /// A server that serves.
 #[derive(Debug)]
 pub struct Running {

@@ -5,7 +5,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Connection as _, Postgres, Sqlite, Transaction};
 use std::fs::File;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -35,6 +35,8 @@ pub(crate) enum Db {
 pub struct Store {
     pub(crate) db: Db,
     pub(crate) epoch: Arc<AtomicI64>,
+    /// Where it keeps what is written, for people.
+    place: Arc<str>,
     /// Held for as long as the handle lives.
     _lock: Option<Arc<File>>,
 }
@@ -84,8 +86,9 @@ impl Store {
     /// Opens `sqlite:PATH`, `sqlite::memory:` or `postgres://...` and brings its tables up to
     /// date. A SQLite file is locked against a second server.
     pub async fn open(url: &str) -> Result<Store, StoreError> {
+        let place = place_of(url);
         let (db, lock) = if url.starts_with("sqlite:") {
-            open_sqlite(url).await?
+            open_sqlite(url).await.map_err(|error| error.at(&place))?
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = PgPoolOptions::new().max_connections(PG_CONNECTIONS_MAX);
             (Db::Pg(options.connect(url).await.map_err(StoreError::Open)?), None)
@@ -98,8 +101,14 @@ impl Store {
             Db::Sqlite { write, .. } => migrator.run(write).await,
             Db::Pg(pool) => migrator.run(pool).await,
         }
-        .map_err(StoreError::Migrate)?;
-        Ok(Store { db, epoch: Arc::new(AtomicI64::new(0)), _lock: lock.map(Arc::new) })
+        .map_err(|source| StoreError::Migrate(source).at(&place))?;
+        let epoch = Arc::new(AtomicI64::new(0));
+        Ok(Store { db, epoch, place: place.into(), _lock: lock.map(Arc::new) })
+    }
+
+    /// The outcome of a write; a full disk is named.
+    pub(crate) fn written<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        outcome.map_err(|error| error.at(&self.place))
     }
 
     /// Closes the connections, so that everything is checkpointed.
@@ -145,6 +154,14 @@ impl Tx {
     }
 }
 
+/// The database file; of PostgreSQL no more than that, for its address may hold a password.
+fn place_of(url: &str) -> String {
+    match url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path)) {
+        Some(path) => path.split('?').next().unwrap_or_default().to_owned(),
+        None => "of the PostgreSQL server".to_owned(),
+    }
+}
+
 async fn open_sqlite(url: &str) -> Result<(Db, Option<File>), StoreError> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(StoreError::Open)?
@@ -158,6 +175,12 @@ async fn open_sqlite(url: &str) -> Result<(Db, Option<File>), StoreError> {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            // When SQLite itself rolls a transaction back (its disk is full, above all), sqlx goes on
+            // counting it as open, and would refuse every later one: such a connection is replaced.
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
             .connect_with(options)
             .await
             .map_err(StoreError::Open)

@@ -54,7 +54,44 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// There is no room for what was to be written; nothing of it is in the database.
+    #[error("the disk is full: {place}")]
+    DiskFull {
+        /// The database file, or whose database it is.
+        place: String,
+        /// What the database said.
+        #[source]
+        source: Box<StoreError>,
+    },
     /// A newer server has taken the book over.
     #[error("another server has taken the book over")]
     TakenOver,
+}
+
+/// SQLite's `SQLITE_FULL` and `SQLITE_IOERR_SHMSIZE` (no room for the index of its log), PostgreSQL's `disk_full`.
+const DISK_FULL_CODES: [&str; 3] = ["13", "4874", "53100"];
+
+impl StoreError {
+    /// The same failure, told as a full disk at `place` if that is what it comes from.
+    pub(crate) fn at(self, place: &str) -> StoreError {
+        if self.is_disk_full() {
+            return StoreError::DiskFull { place: place.to_owned(), source: Box::new(self) };
+        }
+        self
+    }
+
+    fn is_disk_full(&self) -> bool {
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            let code = match error.downcast_ref::<sqlx::Error>() {
+                Some(sqlx::Error::Database(said)) => said.code(),
+                Some(_) | None => None,
+            };
+            if code.is_some_and(|code| DISK_FULL_CODES.contains(&code.as_ref())) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
 }

@@ -123,9 +123,7 @@ impl Store {
     /// Makes this handle (and its clones) the one writer of the book and reads it. `ended` is how
     /// many of the newest ended leases to read.
     pub async fn claim_book(&self, ended: usize) -> Result<(Rows, ClockMark), StoreError> {
-        let mut tx = self.begin().await?;
-        let epoch = row::fetch_number(&mut tx, "the writer's epoch", CLAIM, &[]).await?;
-        tx.commit("the writer's epoch").await?;
+        let epoch = self.written(self.claim().await)?;
         self.epoch.store(epoch, Ordering::SeqCst);
         let rows = self.read_book(ended).await?;
         let what = "the clock mark";
@@ -133,6 +131,13 @@ impl Store {
             read_db!(self, p => sqlx::query_as(READ_MARK).fetch_one(p).await)
                 .map_err(|source| StoreError::Read { what, source })?;
         Ok((rows, ClockMark { boot, boot_us, book: Time(book_us) }))
+    }
+
+    async fn claim(&self) -> Result<i64, StoreError> {
+        let mut tx = self.begin().await?;
+        let epoch = row::fetch_number(&mut tx, "the writer's epoch", CLAIM, &[]).await?;
+        tx.commit("the writer's epoch").await?;
+        Ok(epoch)
     }
 
     /// Reads the book, for the start and after a commit that failed.
@@ -178,6 +183,10 @@ impl Store {
     /// Writes a batch: all of it is on disk when this returns `Ok`, nothing of it otherwise
     /// (but see [`StoreError::Write`]).
     pub async fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.written(self.write(batch).await)
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let epoch = self.epoch.load(Ordering::SeqCst);
         let mark = &batch.mark;

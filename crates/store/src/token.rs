@@ -94,7 +94,7 @@ impl From<Row> for TokenRow {
 impl Store {
     /// Adds a token.
     pub async fn add_token(&self, t: &TokenRow) -> Result<(), StoreError> {
-        write_db!(self, p => sqlx::query(ADD)
+        let outcome = write_db!(self, p => sqlx::query(ADD)
             .bind(t.hash.clone())
             .bind(t.role.clone())
             .bind(t.subject.clone())
@@ -104,7 +104,8 @@ impl Store {
             .execute(p)
             .await
             .map(drop))
-        .map_err(|source| StoreError::Write { what: "a token", source })
+        .map_err(|source| StoreError::Write { what: "a token", source });
+        self.written(outcome)
     }
 
     /// The token with this hash, also when it is revoked.
@@ -126,25 +127,27 @@ impl Store {
     /// Revokes all tokens of a subject; says how many.
     pub async fn revoke_tokens(&self, subject: &str, now: Time) -> Result<u64, StoreError> {
         let subject = subject.to_owned();
-        write_db!(self, p => sqlx::query(REVOKE)
+        let outcome = write_db!(self, p => sqlx::query(REVOKE)
             .bind(subject)
             .bind(now.0)
             .execute(p)
             .await
             .map(|done| done.rows_affected()))
-        .map_err(|source| StoreError::Write { what: "tokens", source })
+        .map_err(|source| StoreError::Write { what: "tokens", source });
+        self.written(outcome)
     }
 
     /// Revokes one token; false when it is unknown or was revoked before.
     pub async fn revoke_token(&self, hash: &str, now: Time) -> Result<bool, StoreError> {
         let hash = hash.to_owned();
-        write_db!(self, p => sqlx::query(REVOKE_ONE)
+        let outcome = write_db!(self, p => sqlx::query(REVOKE_ONE)
             .bind(hash)
             .bind(now.0)
             .execute(p)
             .await
             .map(|done| done.rows_affected() > 0))
-        .map_err(|source| StoreError::Write { what: "a token", source })
+        .map_err(|source| StoreError::Write { what: "a token", source });
+        self.written(outcome)
     }
 
     /// Adds a one-time token, perhaps for one host name only.
@@ -155,19 +158,30 @@ impl Store {
         expires: Time,
     ) -> Result<(), StoreError> {
         let (hash, host) = (hash.to_owned(), host.map(|h| h.as_str().to_owned()));
-        write_db!(self, p => sqlx::query(ADD_ENROL)
+        let outcome = write_db!(self, p => sqlx::query(ADD_ENROL)
             .bind(hash)
             .bind(host)
             .bind(expires.0)
             .execute(p)
             .await
             .map(drop))
-        .map_err(|source| StoreError::Write { what: "an enrolment token", source })
+        .map_err(|source| StoreError::Write { what: "an enrolment token", source });
+        self.written(outcome)
     }
 
     /// Claims a one-time token and enrols the host: its row and its token, replacing an older
     /// token of the same host, in one transaction.
     pub async fn enrol(
+        &self,
+        enrol_hash: &str,
+        host: &HostId,
+        host_token_hash: &str,
+        now: Time,
+    ) -> Result<Enrolment, StoreError> {
+        self.written(self.enrol_once(enrol_hash, host, host_token_hash, now).await)
+    }
+
+    async fn enrol_once(
         &self,
         enrol_hash: &str,
         host: &HostId,

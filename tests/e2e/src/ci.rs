@@ -50,7 +50,14 @@ impl Ci {
     /// # Errors
     /// What did not come up, with its log.
     pub fn start(testenvs: u32) -> Result<Ci> {
-        let lab = Lab::start()?;
+        Ci::start_in(Lab::start()?, testenvs)
+    }
+
+    /// As [`Ci::start`], in a lab that was made ready for it.
+    ///
+    /// # Errors
+    /// What did not come up, with its log.
+    pub fn start_in(lab: Lab, testenvs: u32) -> Result<Ci> {
         let gate = lab.folder().join("gate");
         fs::write(&gate, GATE_SCRIPT)?;
         fs::set_permissions(&gate, fs::Permissions::from_mode(0o755))?;
@@ -59,8 +66,10 @@ impl Ci {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let server = start_server(&lab)?;
         let admin = wait_for("the server's first token", SERVER_LIMIT, || {
-            let file = lab.folder().join("server/admin.token");
-            Token::from_file(&file).with_context(|| server.log_tail())
+            // Read inside: the state folder may be a file system that only the lab has mounted.
+            let file = lab.folder().join("server/admin.token").display().to_string();
+            let token = lab.read("cat", &[file]).with_context(|| server.log_tail())?;
+            Token::new(&token).context("the first token")
         })?;
         // A unix socket is reached through the file system, which the lab shares with the machine.
         let endpoint: Endpoint = format!("unix:{}", socket(&lab).display()).parse()?;
@@ -102,6 +111,14 @@ impl Ci {
         Ok(self.runtime.block_on(question)?)
     }
 
+    /// As [`Ci::ask`], with the answer as it came.
+    ///
+    /// # Errors
+    /// The API's.
+    pub fn wait<T, E>(&self, question: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.runtime.block_on(question)
+    }
+
     /// Waits until `condition` holds for the TEs, and returns them.
     ///
     /// # Errors
@@ -134,6 +151,14 @@ impl Ci {
     /// It was not running.
     pub fn kill_server(&mut self) -> Result<()> {
         self.server.take().context("the server runs")?.kill()
+    }
+
+    /// Starts the server without waiting for anything.
+    ///
+    /// # Errors
+    /// It could not be started at all.
+    pub fn spawn_server(&self) -> Result<Process> {
+        start_server(&self.lab)
     }
 
     /// Starts the server on the state that is there, and returns how long it took until it answered.

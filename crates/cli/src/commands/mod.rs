@@ -102,12 +102,8 @@ fn server(args: ServerArgs) -> Result<ExitCode> {
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| CliError::failed("start the runtime", &e))?;
-    runtime.block_on(toci_server::run(config)).map_err(|e| {
-        CliError::new(
-            Exit::Failed,
-            chain(&e),
-            "is the address free, and the state folder writable?",
-        )
-    })?;
+    runtime
+        .block_on(toci_server::run(config))
+        .map_err(|e| CliError::new(Exit::Failed, chain(&e), e.hint()))?;
     Ok(Exit::Ok.into())
 }

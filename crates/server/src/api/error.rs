@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use toci_store::StoreError;
 use toci_wire::api::{ApiError, ErrorBody, ErrorKind};
 
-use crate::tasks::lease::BookError;
+use crate::tasks::lease::{BookError, store_failure};
 
 /// An answer that is not 2xx.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +84,7 @@ impl From<BookError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
         tracing::error!(error = ?error, "the store failed");
-        Problem::failed(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "store_failed",
-            error.to_string(),
-            "try again; the server's log has the cause",
-        )
+        let told = store_failure(&error, error.to_string());
+        Problem { status: StatusCode::SERVICE_UNAVAILABLE, error: told }
     }
 }

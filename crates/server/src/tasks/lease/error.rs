@@ -30,12 +30,7 @@ impl BookError {
                 message: r.message.clone(),
                 hint: r.hint.clone(),
             },
-            BookError::Failed(_) => ApiError {
-                kind: ErrorKind::Failed,
-                code: "store_failed".into(),
-                message: self.to_string(),
-                hint: "try again; the server's log has the cause".into(),
-            },
+            BookError::Failed(error) => store_failure(error, self.to_string()),
             BookError::Stopped => ApiError {
                 kind: ErrorKind::Failed,
                 code: "stopping".into(),
@@ -60,4 +55,18 @@ impl BookError {
             BookError::Failed(_) | BookError::Stopped => 503,
         }
     }
+}
+
+/// A failure of the store as the API tells it: a full disk is something that people can act on, the rest is for the
+/// log.
+pub(crate) fn store_failure(error: &StoreError, otherwise: String) -> ApiError {
+    let (code, message, hint) = match error {
+        StoreError::DiskFull { .. } => (
+            "disk_full",
+            format!("nothing was changed: on the server {error}"),
+            "free space there: the server then goes on by itself, and nothing granted is lost",
+        ),
+        _ => ("store_failed", otherwise, "try again; the server's log has the cause"),
+    };
+    ApiError { kind: ErrorKind::Failed, code: code.into(), message, hint: hint.into() }
 }

@@ -29,6 +29,7 @@ mod run;
 mod tests;
 
 pub use error::BookError;
+pub(crate) use error::store_failure;
 pub use handle::LeaseBook;
 pub use publish::Change;
 pub use toci_core::lease::Policy;
@@ -42,5 +43,5 @@ pub const BATCH_MAX: usize = 512;
 pub const EVENTS_MAX: usize = 4_096;
 /// Ended leases kept in the store.
 pub const HISTORY_MAX: usize = 100_000;
-/// Leases listed when the caller does not say how many.
+/// Ended leases listed when the caller does not say how many.
 pub const LIST_DEFAULT: usize = 1_000;
