@@ -134,6 +134,30 @@ async fn a_lease_from_request_to_the_next_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_queue_is_listed_whole() {
+    let (world, host) = world_with_host(1).await;
+    let first = world.admin.request_lease(&devtest()).await.unwrap();
+    let waiting: Vec<_> = (0..1_050)
+        .map(|_| {
+            let admin = world.admin.clone();
+            async move { admin.request_lease(&devtest()).await }
+        })
+        .collect();
+    let mut all = tokio::task::JoinSet::new();
+    waiting.into_iter().for_each(|ask| drop(all.spawn(ask)));
+    while let Some(asked) = all.join_next().await {
+        asked.unwrap().unwrap();
+    }
+    let listed = world.admin.leases(false).await.unwrap();
+    assert_eq!(listed.len(), 1_051);
+    assert_eq!(listed.last().unwrap().id, first.id, "who has the TE is what people look for");
+    assert!(listed.iter().filter_map(|l| l.waiting.as_ref()).all(|w| w.estimate_s.is_some()));
+    let figures = world.admin.metrics().await.unwrap();
+    assert!(figures.contains("toci_leases{state=\"waiting\"} 1050"), "{figures}");
+    host.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn roles_allow_what_they_say_and_no_more() {
     let (world, _host) = world_with_host(1).await;
     let reader = world.client(Role::ReadOnly, "eve").await;
@@ -195,7 +219,9 @@ async fn enrolment_is_once_for_a_token_and_once_for_a_name() {
     let first = admin.with_token(Token::new(&first.token).unwrap());
     assert_eq!(code(nobody.enrol(&enrol(&token, "h2")).await), (403, "bad_enrol_token".into()));
     let second = admin.create_enrol_token(&any).await.unwrap().token;
-    assert_eq!(code(nobody.enrol(&enrol(&second, "h1")).await), (409, "host_exists".into()));
+    let taken = nobody.enrol(&enrol(&second, "h1")).await;
+    assert!(format!("{taken:?}").contains("`toci host enrol --host h1`"), "{taken:?}");
+    assert_eq!(code(taken), (409, "host_exists".into()));
     assert_eq!(code(nobody.enrol(&enrol(&second, "../h")).await), (422, "bad_name".into()));
 
     // A reinstalled host comes back with a token made for its name, and its old one dies.

@@ -137,7 +137,7 @@ impl Book {
         Refused::new(
             "testenv_in_use",
             format!("{} has lease {lease}", te.id),
-            format!("wait for its end, or revoke it: `toci lease release {lease}`"),
+            format!("wait for its end, or take it away: `toci lease revoke {lease} --reason WHY`"),
         )
     }
 

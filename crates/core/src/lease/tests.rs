@@ -138,6 +138,8 @@ fn one_lease_from_request_to_regrant() {
     let waiting = w.book.waiting(b).unwrap();
     assert_eq!(waiting.position, 1);
     assert_eq!(waiting.reason, "all 1 TEs of label devtest are in use or being reset");
+    // Nothing is known of such leases yet, so the first may last as long as it may.
+    assert_eq!(waiting.estimate, Some(3 * 3600 * SECOND));
     w.wait(5 * SECOND);
     w.on(Event::Release { lease: a, reason: String::new() }).unwrap();
     assert_eq!((w.word(a), w.word(b)), ("released", "waiting"));

@@ -15,7 +15,7 @@ pub struct Waiting {
     pub position: u32,
     /// For people.
     pub reason: String,
-    /// From recent lease times; none when nothing is known.
+    /// From recent lease times; none when too few TEs are in reach to say.
     pub estimate: Option<Duration>,
 }
 
@@ -98,10 +98,10 @@ impl Book {
         out
     }
 
-    /// When the TEs of a pool should come free, soonest first; none when nothing is known of how
-    /// long leases of this kind last.
-    fn frees(&self, pool: &Pool, demand: &Demand) -> Option<(Vec<Duration>, Duration)> {
-        let mean = *self.lengths.get(demand)?;
+    /// When the TEs of a pool should come free, soonest first, and how long a lease lasts: as those of
+    /// its kind did lately, otherwise as those do that do not say.
+    fn frees(&self, pool: &Pool, demand: &Demand) -> (Vec<Duration>, Duration) {
+        let mean = self.lengths.get(demand).copied().unwrap_or(self.policy.lease_default);
         let mut frees: Vec<Duration> = pool
             .members()
             .filter(|(_, usability)| *usability != super::pool::Use::OutOfReach)
@@ -109,7 +109,7 @@ impl Book {
             .map(|te| self.free_in(te, mean))
             .collect();
         frees.sort_unstable();
-        Some((frees, mean))
+        (frees, mean)
     }
 
     fn free_in(&self, te: &Te, mean: Duration) -> Duration {
@@ -142,7 +142,7 @@ impl Book {
         lease: &Lease,
         pool: &Pool,
         position: usize,
-        frees: &Option<(Vec<Duration>, Duration)>,
+        (frees, mean): &(Vec<Duration>, Duration),
     ) -> Waiting {
         let (exist, reachable) = (pool.exist(), pool.reachable());
         let (free, count) = (pool.free_count(), lease.count as usize);
@@ -161,7 +161,7 @@ impl Book {
         } else {
             format!("{free} TEs of {kind} are free, but an older request collects them")
         };
-        let estimate = frees.as_ref().filter(|(f, _)| f.len() >= count).map(|(frees, mean)| {
+        let estimate = (frees.len() >= count.max(1)).then(|| {
             // The TEs come free one after another, then again after a mean lease each.
             let nth = position + count - 2;
             let rounds = u32::try_from(nth / frees.len()).unwrap_or(u32::MAX);

@@ -158,7 +158,7 @@ async fn enrol(
             "host_exists",
             format!("a host named {host} is enrolled already"),
             format!(
-                "choose another name, or, if this is that host anew, ask an operator for a token made for it: `toci host enrol {host}`"
+                "choose another name, or, if this is that host anew, ask an operator for a token made for it: `toci host enrol --host {host}`"
             ),
         )),
     }

@@ -70,7 +70,7 @@ async fn undrain(
     Ok(Json(api.book.undrain_te(&te_id(&te)?).await?))
 }
 
-/// Take it out; a running lease ends.
+/// Take it out; refused while it is leased.
 #[utoipa::path(post, path = "/testenvs/{te}/quarantine", tag = "testenvs",
     security(("token" = ["operator"])), request_body = Quarantine,
     params(("te" = String, Path, description = "`<host>-<N>`")),

@@ -98,7 +98,7 @@ pub struct Waiting {
     pub position: u32,
     /// For people, e.g. `all 4 TEs of label devtest are in use`.
     pub reason: String,
-    /// Estimate from recent lease times; absent when nothing is known.
+    /// Estimate from recent lease times; absent while too few test environments are in reach to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate_s: Option<u64>,
 }

@@ -102,7 +102,8 @@ impl LeaseBook {
         self.look(move |s| convert::lease(&s.book, &row, s.clock.now())).await
     }
 
-    /// Leases, newest first.
+    /// Leases, newest first: all that are not over (the queue's limit bounds them), and those that are as the filter
+    /// says.
     pub async fn leases(&self, filter: LeaseFilter) -> Result<Vec<api::Lease>, BookError> {
         let limit = if filter.limit == 0 { LIST_DEFAULT } else { filter.limit };
         let filter = LeaseFilter { limit, ..filter };
@@ -119,10 +120,9 @@ impl LeaseBook {
             };
             // A lease that ended meanwhile is in the rows already or not at all; the live are here.
             let live = s.book.leases().rev().filter(|l| !l.state.is_over()).filter(fits);
-            rows.extend(live.take(filter.limit).cloned());
+            rows.extend(live.cloned());
             rows.sort_by_key(|l| core::cmp::Reverse(l.id));
             rows.dedup_by_key(|l| l.id);
-            rows.truncate(filter.limit);
             let now = s.clock.now();
             rows.iter().map(|row| convert::lease(&s.book, row, now)).collect()
         })
