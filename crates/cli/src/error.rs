@@ -1,6 +1,7 @@
 //! Errors as people see them: what happened, and what to do next.
 
 use crate::exit::Exit;
+use crate::output::complain;
 use core::fmt;
 use std::error::Error as StdError;
 use toci_client::api::ClientError;
@@ -50,12 +51,12 @@ impl CliError {
             let error = serde_json::json!({
                 "message": self.message, "hint": self.hint, "code": self.code, "exit": self.exit.code(),
             });
-            eprintln!("{}", serde_json::json!({ "error": error }));
+            complain(&serde_json::json!({ "error": error }).to_string());
             return;
         }
-        eprintln!("error: {}", self.message);
+        complain(&format!("error: {}", self.message));
         if !self.hint.is_empty() {
-            eprintln!("hint: {}", self.hint);
+            complain(&format!("hint: {}", self.hint));
         }
     }
 }

@@ -30,6 +30,17 @@ pub fn text_line(text: &str) -> Result<()> {
     }
 }
 
+/// Tells people something on standard output who may have left: the work goes on then.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Says what went wrong on standard error. When that cannot be written to (a full disk, a pipe that nobody reads), the
+/// exit code has to do.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Rows under headings, columns as wide as needed, the last one as long as it is.
 #[must_use]
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {

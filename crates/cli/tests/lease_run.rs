@@ -276,6 +276,34 @@ async fn refused_waited_too_long_unreachable_and_not_allowed_differ() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_are_told_also_quietly_and_codes_do_not_need_a_reader() {
+    let world = World::start(1).await;
+    let quiet = output(world.toci(&["lease", "run", "-q", "--", "/no/such/thing"])).await;
+    assert_eq!(quiet.status.code(), Some(127));
+    assert!(text(&quiet.stderr).contains("/no/such/thing"), "{}", text(&quiet.stderr));
+    let json = output(world.toci(&["lease", "run", "--json", "--", "/no/such/thing"])).await;
+    let last = text(&json.stderr);
+    let last: Value = serde_json::from_str(last.lines().last().unwrap()).unwrap();
+    assert_eq!(last["error"]["exit"], 127, "{last}");
+    let short = ["lease", "run", "-q", "--timeout", "1s", "--", "sleep", "600"];
+    let short = output(world.toci(&short)).await;
+    assert_eq!(short.status.code(), Some(112));
+    assert!(text(&short.stderr).contains("is expired"), "{}", text(&short.stderr));
+
+    // Standard error that cannot be written to: a log on a full disk.
+    for (arguments, code) in [
+        (&["lease", "show", "L999"][..], 110),
+        (&["lease", "run", "--", "/no/such/thing"], 127),
+        (&["lease", "run", "--", "true"], 0),
+    ] {
+        let mut command = world.toci(arguments);
+        command.stderr(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_a_lease_ends_the_whole_command() {
     let world = World::start(1).await;
     // Expired: what the command started goes too, though it ignores TERM.
@@ -321,7 +349,9 @@ async fn signals_are_passed_on_and_kill_9_leaves_neither_process_nor_key() {
     })
     .await;
 
+    fs::remove_file(world.path("out")).unwrap();
     let _holder = world.start_run(&[], LONG);
+    world.out().await;
     let mut waiting = world.toci(&["lease", "run", "--", "true"]);
     let mut waiting = Process(waiting.stderr(Stdio::null()).spawn().unwrap());
     eventually("it waits", async || {

@@ -36,9 +36,16 @@ impl SecretFile<'_> {
         match self {
             SecretFile::Stdout => output::text_line(secret),
             SecretFile::File(path, mut file) => {
-                writeln!(file, "{secret}")
-                    .map_err(|e| CliError::failed(format!("write {}", path.display()), &e))?;
-                eprintln!("{story}, written to {}", path.display());
+                if let Err(e) = writeln!(file, "{secret}").and_then(|()| file.sync_all()) {
+                    // What is not whole must not be taken for a secret.
+                    let _ = std::fs::remove_file(path);
+                    return Err(CliError::new(
+                        Exit::Failed,
+                        format!("write {}: {e}; the secret is lost ({story})", path.display()),
+                        "revoke it with `toci token revoke` if it is a token, and make another",
+                    ));
+                }
+                output::complain(&format!("{story}, written to {}", path.display()));
                 Ok(())
             }
         }

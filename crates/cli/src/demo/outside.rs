@@ -7,6 +7,7 @@ use crate::commands::block_on;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::interrupt::Interrupts;
+use crate::output;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -127,8 +128,8 @@ async fn prepare(folder: &Folder, script: &Path) -> Result<Prepared> {
         return Ok(Prepared::In(Duration::ZERO));
     }
     let began = Instant::now();
-    println!(
-        "[    0.0 s] images of the deployment, from Debian packages (cached for the next run)"
+    output::say(
+        "[    0.0 s] images of the deployment, from Debian packages (cached for the next run)",
     );
     let mut interrupts =
         Interrupts::listen().map_err(|e| CliError::failed("listen for signals", &e))?;
@@ -251,7 +252,8 @@ pub(super) fn stop(state: &Path) -> Result<ExitCode> {
         std::thread::sleep(STOP_PERIOD);
     }
     folder.forget_lab();
-    println!("The demo in {} is over; nothing of it runs any more.", folder.root().display());
+    let root = folder.root().display();
+    output::say(&format!("The demo in {root} is over; nothing of it runs any more."));
     Ok(Exit::Ok.into())
 }
 

@@ -10,6 +10,7 @@ use crate::args::DemoRun;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::interrupt::Interrupts;
+use crate::output;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -78,28 +79,29 @@ pub(super) async fn run(args: &DemoRun) -> Result<ExitCode> {
         outcome = tell(args, &folder, &mut times, &mut parts) => outcome,
         signal = interrupts.next() => Err(interrupted(signal)),
     };
-    println!("\n{}\n", times.table());
+    output::say(&format!("\n{}\n", times.table()));
     let code = match &outcome {
         Ok(code) => {
-            println!("{}", verdict(*code, &folder));
+            output::say(&verdict(*code, &folder));
             *code
         }
         Err(error) => {
             error.print(false);
-            println!("The demo did not come to its end. Logs: {}", folder.logs().display());
+            let logs = folder.logs();
+            output::say(&format!("The demo did not come to its end. Logs: {}", logs.display()));
             error.exit.code()
         }
     };
     if args.keep && outcome.is_ok() {
-        println!("{}", how_to_go_on(&folder));
+        output::say(&how_to_go_on(&folder));
         stay_up(code, &folder, &mut interrupts).await?;
         parts.stop().await;
         return Ok(Exit::Ok.into());
     }
     times.say("stopping everything");
     parts.stop().await;
-    let cache = folder.cache();
-    println!("Nothing is left running. Images in {} make the next run quick.", cache.display());
+    let cache = folder.cache().display().to_string();
+    output::say(&format!("Nothing is left running. Images in {cache} make the next run quick."));
     Ok(ExitCode::from(code))
 }
 

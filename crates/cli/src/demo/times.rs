@@ -21,7 +21,7 @@ impl Times {
 
     /// A line with the time since the start.
     pub(super) fn say(&self, text: &str) {
-        println!("[{:7.1} s] {text}", self.started.elapsed().as_secs_f64());
+        output::say(&format!("[{:7.1} s] {text}", self.started.elapsed().as_secs_f64()));
     }
 
     /// A stage is done that began at `began`.

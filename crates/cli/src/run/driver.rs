@@ -28,6 +28,9 @@ const GIVE_BACK_LIMIT: Duration = Duration::from_secs(10);
 const FETCH_LIMIT: Duration = Duration::from_secs(30);
 /// Most bytes of `purpose`, as the server accepts them.
 const PURPOSE_MAX_BYTES: usize = 256;
+/// What to do when the data file cannot be written.
+const NO_DATA_FILE: &str =
+    "free space there, or name a folder of yours that has some with XDG_RUNTIME_DIR";
 
 /// The whole of `toci lease run`.
 ///
@@ -169,7 +172,7 @@ impl Driver<'_> {
             }
             News::Disowned(error) => {
                 let error = CliError::from(error);
-                self.progress.note(&error.message);
+                self.progress.error(&error);
                 Some(Event::Disowned(error.exit))
             }
         }
@@ -184,7 +187,7 @@ impl Driver<'_> {
             self.progress.json(&self.lease);
         }
         if state.is_over() && changed {
-            self.progress.note(&format!(
+            self.progress.problem(&format!(
                 "lease {} is {}: {}",
                 self.lease.id,
                 word(&state),
@@ -200,7 +203,7 @@ impl Driver<'_> {
         match effect {
             Effect::Start => {
                 if let Err(error) = self.start().await {
-                    self.progress.note(&format!("{}{}", error.message, dash(&error.hint)));
+                    self.progress.error(&error);
                     return self.after_failed_start(error.exit).await;
                 }
             }
@@ -217,7 +220,7 @@ impl Driver<'_> {
                 self.start_grace();
             }
             Effect::Kill => {
-                self.progress.note("the command did not end in time: killed");
+                self.progress.problem("the command did not end in time: killed");
                 if let Some(running) = &self.running {
                     running.kill();
                 }
@@ -279,9 +282,8 @@ impl Driver<'_> {
             let json = serde_json::to_vec_pretty(&te.te_json)
                 .map_err(|e| CliError::failed("make the TE JSON", &e))?;
             let stem = format!("toci-{id}-{}", te.testenv);
-            let file = DataFile::create(&stem, &json).map_err(|e| {
-                CliError::new(Exit::RunFailed, chain(&e), "set TMPDIR to a folder with free space")
-            })?;
+            let file = DataFile::create(&stem, &json)
+                .map_err(|e| CliError::new(Exit::RunFailed, chain(&e), NO_DATA_FILE))?;
             self.files.push(file);
         }
         let mut all = OsString::new();
@@ -332,19 +334,15 @@ impl Driver<'_> {
                     ));
                     return;
                 }
-                Err(e) => self.progress.note(&format!("cannot hold {id}, releasing it: {e}")),
+                Err(e) => self.progress.problem(&format!("cannot hold {id}, releasing it: {e}")),
             }
         }
         let release = Release::default();
         match Backoff::new().retry(until, async || client.release(&id, &release).await).await {
             Ok(_) => self.progress.note(&format!("lease {id} is released")),
-            Err(e) => self.progress.note(&format!(
+            Err(e) => self.progress.problem(&format!(
                 "cannot release {id}: {e}. The server takes it back when it misses our heartbeats"
             )),
         }
     }
-}
-
-fn dash(hint: &str) -> String {
-    if hint.is_empty() { String::new() } else { format!(" ({hint})") }
 }

@@ -1,6 +1,8 @@
 //! What `toci lease run` says on standard error: one live line on a terminal, occasional lines otherwise.
 
 use crate::duration::show;
+use crate::error::CliError;
+use crate::output::complain;
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
 use toci_wire::api::Lease;
@@ -74,15 +76,36 @@ impl Progress {
 
     /// Something that stays to be read.
     pub(super) fn note(&mut self, text: &str) {
-        if self.line_is_open {
-            self.line_is_open = false;
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
+        self.end_line();
         match self.manner {
             Manner::Quiet | Manner::Json => {}
             Manner::Live | Manner::Lines => {
                 let _ = writeln!(stderr(), "toci: {text}");
             }
+        }
+    }
+
+    /// Something went wrong: told in every manner.
+    pub(super) fn problem(&mut self, text: &str) {
+        self.end_line();
+        match self.manner {
+            Manner::Json => {
+                complain(&serde_json::json!({ "error": { "message": text } }).to_string());
+            }
+            Manner::Quiet | Manner::Live | Manner::Lines => complain(&format!("toci: {text}")),
+        }
+    }
+
+    /// As [`Progress::problem`], with what to do next.
+    pub(super) fn error(&mut self, error: &CliError) {
+        self.end_line();
+        error.print(self.manner == Manner::Json);
+    }
+
+    fn end_line(&mut self) {
+        if self.line_is_open {
+            self.line_is_open = false;
+            let _ = write!(stderr(), "\r\x1b[K");
         }
     }
 
