@@ -148,6 +148,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// Its process id, as the lab sees it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Sends a signal such as `KILL` to the process alone.
     ///
     /// # Errors
