@@ -436,6 +436,15 @@ async fn images_screenshots_and_secrets_go_to_files() {
     assert!(text(&good.stdout).contains("(compared)"), "{good:?}");
     let bad = output(world.operator(&["te", "push-image", "h-1", &path("bad.img")])).await;
     assert_eq!(bad.status.code(), Some(1), "{}", text(&bad.stderr));
+    let folder = output(world.operator(&["te", "push-image", "h-1", &path("")])).await;
+    assert_eq!(folder.status.code(), Some(1), "not the server's fault: {}", text(&folder.stderr));
+    assert!(text(&folder.stderr).contains("Is a directory"), "{}", text(&folder.stderr));
+    let mut pipe = world.operator(&["te", "push-image", "h-1", "/dev/stdin"]);
+    let mut echo = Command::new("printf").arg("image").stdout(Stdio::piped()).spawn().unwrap();
+    pipe.stdin(echo.stdout.take().unwrap());
+    let pipe = output(pipe).await;
+    assert!(text(&pipe.stdout).contains("5 bytes"), "{pipe:?}");
+    echo.wait().unwrap();
     let shot = output(world.operator(&["te", "screenshot", "h-1", "-o", &path("s.png")])).await;
     assert!(shot.status.success(), "{}", text(&shot.stderr));
     assert_eq!(fs::read_to_string(world.path("s.png")).unwrap(), "\u{89}PNG");

@@ -8,7 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, ClientError, Token};
 use toci_server::TlsPair;
-use toci_wire::api::{BODY_MAX_BYTES, LeaseRequest, Release, Role, STREAM_SILENCE_S, TeState};
+use toci_wire::api::{
+    BODY_MAX_BYTES, LeaseRequest, Release, Role, STREAM_SILENCE_S, TeState, TokenRequest,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -70,6 +72,102 @@ async fn whatever_is_wrong_is_said_as_json_with_what_to_do() {
     let figures = world.admin.metrics().await.unwrap();
     assert!(figures.contains("route=\"/api/v1/leases\",status=\"413\"} 1"), "{figures}");
     assert!(figures.contains("toci_gearman_workers 1"), "{figures}");
+}
+
+/// The status and the error's code of an answer; of one that is not an error, however long it goes on, the status.
+async fn verdict(
+    world: &World,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, String) {
+    let mut stream = TcpStream::connect(world.running.api[0]).await.unwrap();
+    let length = body.len();
+    let text = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{token}content-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let mut filled = 0;
+    let read = async {
+        loop {
+            let status = std::str::from_utf8(&answer[..filled]).unwrap().split(' ').nth(1);
+            let status = status.and_then(|s| s.parse::<u16>().ok()).unwrap_or(0);
+            if (100..400).contains(&status) {
+                return (status, String::new());
+            }
+            match stream.read(&mut answer[filled..]).await.unwrap() {
+                0 => break (status, String::from_utf8_lossy(&answer[..filled]).into_owned()),
+                n => filled += n,
+            }
+        }
+    };
+    let (status, text) = tokio::time::timeout(LIMIT, read).await.unwrap();
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let error: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    (status, error["error"]["code"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A body that each call takes.
+fn sample(path: &str, host: &mut SimHost) -> String {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "extend" => r#"{"for_s": 1}"#.into(),
+        "hold" => r#"{"for_s": 1, "reason": "r"}"#.into(),
+        "revoke" | "quarantine" => r#"{"reason": "r"}"#.into(),
+        "power" => r#"{"action": "status"}"#.into(),
+        "tokens" => r#"{"role": "client", "subject": "x"}"#.into(),
+        "serving" => r#"{"generation": 1, "te_json": {}}"#.into(),
+        "result" => r#"{"result": "machines", "machines": []}"#.into(),
+        "report" => serde_json::to_string(&host.report()).unwrap(),
+        _ => String::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_the_document_wants_the_role_that_it_names_and_no_other() {
+    let world = World::start().await;
+    let (own, other) = (world.enrol("h1").await, world.enrol("h2").await);
+    let mut host = SimHost::new("h1", own.clone(), 1);
+    let mut tokens = vec![];
+    for (role, may) in [
+        (Role::ReadOnly, &["read_only"][..]),
+        (Role::Client, &["read_only", "client"]),
+        (Role::Operator, &["read_only", "client", "operator"]),
+    ] {
+        let request = TokenRequest { role, subject: "someone".into(), ttl_s: None };
+        tokens.push((world.admin.create_token(&request).await.unwrap().token, may));
+    }
+    for (name, may) in [("h1", &["host"][..]), ("h2", &[])] {
+        let request = TokenRequest { role: Role::Host, subject: name.into(), ttl_s: None };
+        tokens.push((world.admin.create_token(&request).await.unwrap().token, may));
+    }
+    drop((own, other));
+    let document = world.admin.openapi().await.unwrap();
+    let mut calls = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let needed = operation["security"][0]["token"][0].as_str();
+            let gone = if method == "delete" { "nobody" } else { "h1" };
+            let filled = path.replace("{host}", gone).replace("{te}", "h1-1");
+            let filled = filled.replace("{lease}", "L1").replace("{machine}", "seed_1");
+            let filled = filled.replace("{operation}", "o").replace("{token}", "t");
+            let (method, body) = (method.to_uppercase(), sample(path, &mut host));
+            let (status, code) = verdict(&world, "", &method, &filled, &body).await;
+            let open = (status, code.as_str()) != (401, "no_token");
+            assert_eq!(open, needed.is_none(), "{method} {path}: {status} {code}");
+            let Some(needed) = needed else { continue };
+            for (token, may) in &tokens {
+                let header = format!("authorization: Bearer {token}\r\n");
+                let (status, code) = verdict(&world, &header, &method, &filled, &body).await;
+                let allowed = !matches!((status, code.as_str()), (401, _) | (403, "forbidden"));
+                let as_said = may.contains(&needed);
+                assert_eq!(allowed, as_said, "{method} {path} with {may:?}: {status} {code}");
+            }
+            calls += 1;
+        }
+    }
+    assert!(calls > 30, "{calls}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -358,6 +358,12 @@ impl ApiClient {
     }
 
     fn broken(&self, call: &Call, source: hyper::Error) -> ClientError {
+        // Our own fault, and no reason to try again: what was to be sent could not be read.
+        let unread = std::error::Error::source(&source).and_then(|e| e.downcast_ref());
+        if let Some(error) = unread.filter(|_| source.is_user()) {
+            let error: &std::io::Error = error;
+            return ClientError::Source(std::io::Error::new(error.kind(), error.to_string()));
+        }
         ClientError::Broken {
             server: self.server().to_string(),
             what: call.name(),

@@ -41,7 +41,7 @@ impl Connector {
                 return Err(ClientError::Unreachable {
                     server: endpoint.to_string(),
                     reason: "https needs the certificate of the server's CA".to_owned(),
-                    hint: "give the PEM file with `ca`",
+                    hint: "give its PEM file with --ca or TOCI_CA",
                     source: None,
                 });
             }

@@ -68,5 +68,6 @@ async fn delete(
         return Ok(StatusCode::NO_CONTENT);
     }
     // The text is not repeated: it might be a secret given by mistake.
-    Err(Problem::not_found("no_such_token", "no live token has this id", "GET /tokens lists them"))
+    let hint = "`toci token list` shows them; an id is not the secret";
+    Err(Problem::not_found("no_such_token", "no live token has this id", hint))
 }

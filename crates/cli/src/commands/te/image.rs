@@ -9,7 +9,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use toci_client::api::{ApiClient, Upload};
+use toci_client::api::{ApiClient, ClientError, Upload};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -53,13 +53,21 @@ pub(super) async fn push(
         )
     };
     let file = File::open(image).await.map_err(failed)?;
-    let length = file.metadata().await.map_err(failed)?.len();
-    let bar = if json { ProgressBar::hidden() } else { progress_bar(length, machine) };
+    let about = file.metadata().await.map_err(failed)?;
+    // How much comes out of a pipe, nobody knows before.
+    let length = about.is_file().then_some(about.len());
+    let bar = match length {
+        Some(length) if !json => progress_bar(length, machine),
+        Some(_) | None => ProgressBar::hidden(),
+    };
     let hash = Arc::new(Mutex::new(Sha256::new()));
     let watched = Watched { file, bar: bar.clone(), hash: Arc::clone(&hash) };
-    let answer = client.push_image(te, machine, Upload::from_reader(watched, Some(length))).await;
+    let answer = client.push_image(te, machine, Upload::from_reader(watched, length)).await;
     bar.finish_and_clear();
-    let pushed = answer?;
+    let pushed = answer.map_err(|error| match error {
+        ClientError::Source(error) => failed(error),
+        other => other.into(),
+    })?;
     let hash = hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize();
     let sent: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     if pushed.sha256 != sent {
