@@ -41,6 +41,7 @@ async fn whatever_is_wrong_is_said_as_json_with_what_to_do() {
     let world = World::start().await;
     let huge = format!("{{\"purpose\": \"{}\"}}", "x".repeat(BODY_MAX_BYTES));
     let deep = "[".repeat(100_000);
+    let deep_inside = format!("{{\"purpose\": {deep}");
     for (method, path, body, status, code, words) in [
         ("GET", "/", "", 404, "no_such_route", "openapi.json"),
         ("GET", "/api/v1/nothing", "", 404, "no_such_route", "/api/v1/nothing"),
@@ -54,10 +55,13 @@ async fn whatever_is_wrong_is_said_as_json_with_what_to_do() {
         ("POST", "/api/v1/leases", "{\n \"lable\": 1}", 400, "bad_json", "line 2 column 8"),
         ("POST", "/api/v1/leases", "{\"count\": -1}", 400, "bad_json", "line 1 column 12"),
         ("POST", "/api/v1/leases", "not json", 400, "bad_json", "line 1"),
-        ("POST", "/api/v1/leases", &deep, 400, "bad_json", "invalid type: sequence"),
+        ("POST", "/api/v1/leases", &deep, 400, "bad_json", "an object is expected"),
+        ("POST", "/api/v1/hosts/enrol-tokens", "[null, null]", 400, "bad_json", "an object"),
+        ("POST", "/api/v1/leases", &deep_inside, 400, "bad_json", "line 1"),
         ("POST", "/api/v1/leases", &huge, 413, "too_large", "bytes"),
         ("POST", "/api/v1/leases", "{\"label\": \"a b\"}", 422, "bad_request", "not a valid name"),
         ("POST", "/api/v1/leases", "", 422, "never_fits", "enrol a host"),
+        ("POST", "/api/v1/leases", "null", 422, "never_fits", "enrol a host"),
         ("POST", "/api/v1/hosts/enrol-tokens", "{\"ttl_s\": 0}", 422, "bad_request", "seconds"),
     ] {
         let (got, body) = talk(&world, &request(&world, method, path, body)).await;

@@ -131,7 +131,7 @@ impl Caller {
     }
 }
 
-/// A JSON body. An empty one is taken for `{}`.
+/// A JSON body. None, or `null`, is taken for `{}`.
 #[derive(Debug)]
 pub(crate) struct Question<T>(pub(crate) T);
 
@@ -140,15 +140,23 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Question<T> {
 
     async fn from_request(request: Request, _: &Shared) -> Result<Self, Problem> {
         let bytes = read_body(request.into_body()).await?;
-        let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
-        serde_json::from_slice(text).map(Question).map_err(|error| {
+        let text: &[u8] = match bytes.trim_ascii() {
+            b"" | b"null" => b"{}",
+            text => text,
+        };
+        let bad = |error: String| {
             Problem::refused(
                 StatusCode::BAD_REQUEST,
                 "bad_json",
                 format!("the request's body is not what this call takes: {error}"),
                 "the fields of every call are in /api/v1/openapi.json",
             )
-        })
+        };
+        // serde would take the values of an array for the fields, in their order.
+        if text.starts_with(b"[") {
+            return Err(bad("it is an array, an object is expected".to_owned()));
+        }
+        serde_json::from_slice(text).map(Question).map_err(|error| bad(error.to_string()))
     }
 }
 

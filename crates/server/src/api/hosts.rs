@@ -101,7 +101,7 @@ async fn undrain(
 /// Bound to a name, it also lets a host that is enrolled already come back under that name (a reinstalled one);
 /// its old token dies then.
 #[utoipa::path(post, path = "/hosts/enrol-tokens", tag = "hosts",
-    security(("token" = ["operator"])), request_body = EnrolTokenRequest,
+    security(("token" = ["operator"])), request_body = Option<EnrolTokenRequest>,
     responses((status = 200, body = EnrolTokenResponse), (status = "default", body = ErrorBody)))]
 async fn enrol_token(
     State(api): State<Shared>,

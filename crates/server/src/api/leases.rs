@@ -43,7 +43,7 @@ pub(crate) fn streams() -> OpenApiRouter<Shared> {
 ///
 /// The answer is the lease as it stands: perhaps granted already, perhaps waiting. Follow its stream.
 #[utoipa::path(post, path = "/leases", tag = "leases", security(("token" = ["client"])),
-    request_body = LeaseRequest,
+    request_body = Option<LeaseRequest>,
     responses((status = 200, body = Lease), (status = "default", body = ErrorBody)))]
 async fn request(
     State(api): State<Shared>,
@@ -175,7 +175,7 @@ async fn extend(
 
 /// Give a lease back, or withdraw a request. Again is no harm.
 #[utoipa::path(post, path = "/leases/{lease}/release", tag = "leases",
-    security(("token" = ["client"])), request_body = Release,
+    security(("token" = ["client"])), request_body = Option<Release>,
     params(("lease" = String, Path, description = "`L<number>`")),
     responses((status = 200, body = Lease), (status = "default", body = ErrorBody)))]
 async fn release(

@@ -28,9 +28,11 @@ use utoipa::ToSchema;
 pub struct EnrolTokenRequest {
     /// The only host name the token may enrol; absent means any new name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub host: Option<String>,
     /// How long the token is good for. Absent: one hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 2_592_000)]
     pub ttl_s: Option<u64>,
 }
 
@@ -58,6 +60,7 @@ pub struct EnrolRequest {
     /// The one-time token.
     pub token: String,
     /// The name it wants.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub host: String,
 }
 

@@ -17,36 +17,44 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a client asks for. Exactly one of `label` and `shape` may be absent; both absent means any TE.
+/// What a client asks for. With `label` and `shape`, TEs that have both; with neither, any TE.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
     /// Only TEs that offer this label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub label: Option<String>,
     /// Only TEs of this shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub shape: Option<String>,
     /// How many TEs, all or none of them at once. Absent: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub count: Option<u32>,
     /// Who it is for; fairness and hold budgets are counted by project. Absent: the token's subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub project: Option<String>,
     /// 0 (low) to 100 (high). Absent: 50. Waiting raises it, so nobody starves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100)]
     pub priority: Option<u8>,
     /// How long the TE is wanted, counted from the grant. Absent: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub timeout_s: Option<u64>,
     /// How long to wait in the queue before the request is refused. Absent: without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_timeout_s: Option<u64>,
     /// What it is for, shown to people, e.g. a job's name or a command. At most 256 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
     pub purpose: Option<String>,
     /// Chosen by the client; a repeated request with the same key and subject gets the same lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128)]
     pub idempotency_key: Option<String>,
 }
 
@@ -187,6 +195,7 @@ impl core::fmt::Debug for LeaseTestenv {
 #[serde(deny_unknown_fields)]
 pub struct Extend {
     /// Seconds from now that the lease should still last.
+    #[schema(minimum = 1)]
     pub for_s: u64,
 }
 
@@ -204,6 +213,7 @@ pub struct Release {
 #[serde(deny_unknown_fields)]
 pub struct Hold {
     /// Seconds from now; taken from the project's hold budget.
+    #[schema(minimum = 1)]
     pub for_s: u64,
     /// For people.
     pub reason: String,

@@ -64,9 +64,11 @@ pub struct TokenRequest {
     /// What it is good for.
     pub role: Role,
     /// Who it stands for: the owner of its leases, or the name of the host.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub subject: String,
     /// How long it is good for, seconds. Absent: until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 315_360_000)]
     pub ttl_s: Option<u64>,
 }
 
