@@ -202,5 +202,5 @@ async fn a_refusal_is_told_with_its_reason() {
     let client = Client::new(&options(&[served.address], ""));
     within(client.connected()).await;
     let refused = within(client.submit(&Submission::new("f", ""))).await.unwrap_err();
-    assert!(refused.to_string().contains("QUEUE_FULL Job queue is full"), "{refused}");
+    assert!(refused.to_string().contains("QUEUE_ERROR Job queue is full"), "{refused}");
 }

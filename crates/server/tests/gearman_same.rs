@@ -78,7 +78,13 @@ const CONVERSATION: &[Step] = &[
     Step::Packet(WORKER, 3, &[]),
     Step::Packet(WORKER, 30, &[]),
     Step::Line("drop function f"),
-    Step::Line("status"),
+    Step::Packet(CLIENT, 18, &[b"q", b"", b"1"]),
+    Step::Line("maxqueue q 2"),
+    Step::Packet(WORKER, 1, &[b"q"]),
+    Step::Packet(WORKER, 9, &[]),
+    Step::Packet(CLIENT, 18, &[b"q", b"", b"2"]),
+    Step::Packet(CLIENT, 18, &[b"q", b"", b"3"]),
+    Step::Packet(CLIENT, 32, &[b"q", b"", b"4"]),
 ];
 
 fn packet(kind: u32, arguments: &[&[u8]]) -> Vec<u8> {

@@ -18,8 +18,9 @@ use std::sync::Arc;
 /// Most clients of one coalesced job.
 const CLIENTS_PER_JOB_MAX: usize = 10_000;
 
+/// gearmand's words.
 const QUEUE_FULL: Message<'static> =
-    Message::Error { code: "QUEUE_FULL", text: "Job queue is full" };
+    Message::Error { code: "QUEUE_ERROR", text: "Job queue is full" };
 
 impl Broker {
     /// Any of the `SUBMIT_JOB` packets. `JOB_CREATED` goes out before any worker hears of the job.
@@ -83,7 +84,8 @@ impl Broker {
         let max = function.max_queue[submit.precedence.index()];
         self.jobs.len() >= limits.jobs
             || self.jobs.payload_bytes().saturating_add(submit.payload.len()) > limits.payload_bytes
-            || max.is_some_and(|max| function.queued_at(submit.precedence) >= max as usize)
+            // As in gearmand, all jobs of the function count, whatever their precedence and state.
+            || max.is_some_and(|max| function.total() >= max as usize)
     }
 
     fn coalesces(&self) -> bool {
@@ -389,12 +391,14 @@ impl Broker {
 
     fn requeue(&mut self, now: Now, number: JobNo, out: &mut impl Outbox) {
         // Taken out and put back, so that its state can be left by the same code as at its end.
-        let Some(job) = self.jobs.remove(number) else { return };
+        let Some(mut job) = self.jobs.remove(number) else { return };
         let JobState::Running { sequence, .. } = job.state else {
             self.jobs.insert(number, job);
             return;
         };
         self.leave_state(number, &job);
+        // What the lost worker had done is to be done again.
+        job.progress = None;
         self.jobs.insert(number, job);
         self.queue_at(now, number, sequence, out);
     }

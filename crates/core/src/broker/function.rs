@@ -27,7 +27,7 @@ pub(super) struct Function {
     pub(super) sleepers: Vec<ConnId>,
     /// Workers woken for it that have not yet asked for a job.
     pub(super) woken: u32,
-    /// Longest queue by precedence; `None` is no limit.
+    /// Most jobs of this function when one of that precedence is submitted; `None` is no limit.
     pub(super) max_queue: [Option<u32>; 3],
 }
 

@@ -29,8 +29,8 @@ pub use machine::{Broker, Figures, FunctionView};
 pub use settings::{
     CLIENT_ID_MAX_BYTES, Cancel, ClientLoss, Coalescing, Exceptions, Expiry,
     FUNCTION_NAME_MAX_BYTES, ForeignWork, GEARMAND_UNIQUE_MAX_BYTES, GrabOrder, HANDLE_MAX_BYTES,
-    HandleHost, Limits, LineEnd, PROGRESS_MAX_BYTES, Settings, ShutdownBy, UNIQUE_MAX_BYTES,
-    WAKE_PATIENCE_US, WorkerLoss,
+    HandleHost, JOB_TIMEOUT_MIN_MS, Limits, LineEnd, PROGRESS_MAX_BYTES, Settings, ShutdownBy,
+    UNIQUE_MAX_BYTES, WAKE_PATIENCE_US, WorkerLoss,
 };
 pub use vocabulary::{
     AclVerb, AdminCommand, AdminEffect, Assignment, ConnId, GrabStyle, Message, Now, Outbox, Peer,

@@ -5,7 +5,7 @@
 use super::conn::{Ability, Rest};
 use super::function::FunctionId;
 use super::machine::Broker;
-use super::settings::{FUNCTION_NAME_MAX_BYTES, WAKE_PATIENCE_US};
+use super::settings::{FUNCTION_NAME_MAX_BYTES, JOB_TIMEOUT_MIN_MS, WAKE_PATIENCE_US};
 use super::vocabulary::{ConnId, Message, Now, Outbox};
 use crate::time::Time;
 use std::time::Duration;
@@ -57,7 +57,8 @@ impl Broker {
         };
         let inside = self.is_inside(from);
         let Some(conn) = self.conns.get_mut(from) else { return };
-        let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+        let timeout =
+            (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.max(JOB_TIMEOUT_MIN_MS)));
         if let Some(ability) = conn.abilities.get_mut(&function) {
             ability.timeout = timeout;
             return;

@@ -14,6 +14,8 @@ pub const GEARMAND_UNIQUE_MAX_BYTES: usize = 64;
 pub const HANDLE_MAX_BYTES: usize = 64;
 /// Longest numerator or denominator of a `WORK_STATUS`, in bytes.
 pub const PROGRESS_MAX_BYTES: usize = 32;
+/// Shortest `CAN_DO_TIMEOUT`, in milliseconds, as in gearmand: some workers give seconds instead.
+pub const JOB_TIMEOUT_MIN_MS: u64 = 1000;
 /// How long a woken worker may take to ask for a job before another one is woken, in microseconds.
 pub const WAKE_PATIENCE_US: i64 = 500_000;
 

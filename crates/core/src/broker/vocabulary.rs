@@ -143,7 +143,7 @@ pub enum Request<'a> {
     CanDo {
         /// Name of the function.
         function: &'a [u8],
-        /// Milliseconds; 0 is no limit.
+        /// Milliseconds; 0 is no limit, and less than a second is a second.
         timeout_ms: u64,
     },
     /// The worker no longer does this function.
@@ -332,7 +332,8 @@ pub enum AdminCommand<'a> {
     CreateFunction(&'a [u8]),
     /// `drop function NAME`
     DropFunction(&'a [u8]),
-    /// `maxqueue NAME [N | HIGH NORMAL LOW]`; `None` is no limit.
+    /// `maxqueue NAME [N | HIGH NORMAL LOW]`: how many jobs of any kind the function may have when
+    /// one of that precedence is submitted; `None` is no limit.
     MaxQueue {
         /// Name of the function.
         function: &'a [u8],

@@ -105,7 +105,7 @@ impl Run {
         let w = &mut self.world;
         match step {
             Step::CanDo(_, f, limited) => {
-                let timeout_ms = if *limited { 300 } else { 0 };
+                let timeout_ms = if *limited { 1300 } else { 0 };
                 w.ask(id, Request::CanDo { function: name(*f).as_bytes(), timeout_ms });
             }
             Step::CantDo(_, f) => w.ask(id, Request::CantDo { function: name(*f).as_bytes() }),

@@ -239,6 +239,56 @@ fn coalescing_is_by_function_and_unique_or_by_payload() {
 }
 
 #[test]
+fn a_limit_in_seconds_is_not_taken_for_milliseconds() {
+    let mut w = World::new(Settings::geard());
+    let (client, worker) = (w.connect(), w.connect());
+    w.ask(worker, Request::CanDo { function: b"f", timeout_ms: 5 });
+    let handle = w.submit(client, "f");
+    w.grab(worker);
+    w.pass(999_999);
+    assert!(w.heard(client).is_empty());
+    w.pass(1);
+    assert_eq!(w.heard(client), [format!("Fail {handle}")]);
+}
+
+#[test]
+fn max_queue_counts_every_job_of_the_function() {
+    let mut w = World::new(Settings::geard());
+    let (client, worker) = (w.connect(), w.connect());
+    w.can_do(worker, "f");
+    let running = w.submit(client, "f");
+    w.grab(worker);
+    let max = AdminCommand::MaxQueue { function: b"f", limits: [None, Some(1), Some(2)] };
+    assert_eq!(w.admin(client, max), "OK\n");
+    w.ask(client, Request::Submit(submit_of("f", "", "x")));
+    assert_eq!(w.heard(client), ["ERROR QUEUE_ERROR Job queue is full"], "one runs");
+    let low = Submit { precedence: Precedence::Low, ..submit_of("f", "", "x") };
+    w.ask(client, Request::Submit(low));
+    w.handle(client);
+    w.ask(client, Request::Submit(low));
+    assert_eq!(w.heard(client), ["ERROR QUEUE_ERROR Job queue is full"], "one runs, one waits");
+    w.done(worker, WorkKind::Complete, &running, "");
+    w.heard(client);
+    w.ask(client, Request::Submit(low));
+    w.handle(client);
+}
+
+#[test]
+fn a_requeued_job_has_made_no_progress() {
+    let mut w = World::new(Settings::gearmand("h"));
+    let (client, worker) = (w.connect(), w.connect());
+    w.can_do(worker, "f");
+    let handle = w.submit(client, "f");
+    w.grab(worker);
+    let handle = handle.as_bytes();
+    w.ask(worker, Request::WorkStatus { handle, numerator: b"3", denominator: b"7" });
+    w.disconnect(worker);
+    w.heard(client);
+    w.ask(client, Request::GetStatus { handle });
+    assert_eq!(w.heard(client), ["KNOWN H:h:1 true false 0/0 None"]);
+}
+
+#[test]
 fn a_job_that_outlives_its_limit_fails_or_is_requeued() {
     for (settings, fails) in [(Settings::geard(), true), (Settings::gearmand("h"), false)] {
         let mut w = World::new(settings);
@@ -291,7 +341,7 @@ fn limits_refuse_with_an_error() {
         Limits { jobs: 3, payload_bytes: 10, functions: 2, functions_per_connection: 1 };
     let mut w = World::new(settings);
     let (client, worker) = (w.connect(), w.connect());
-    const FULL: &str = "ERROR QUEUE_FULL Job queue is full";
+    const FULL: &str = "ERROR QUEUE_ERROR Job queue is full";
     w.ask(client, Request::Submit(submit_of("f", "", "12345678901")));
     assert_eq!(w.heard(client), [FULL]);
     let max = AdminCommand::MaxQueue { function: b"f", limits: [None, Some(2), None] };
@@ -314,7 +364,8 @@ fn limits_refuse_with_an_error() {
     w.can_do(worker, &"n".repeat(1025));
     assert_eq!(w.heard(worker).len(), 2);
     assert_eq!(w.admin(client, AdminCommand::CancelJob(first.as_bytes())), "OK\n");
-    w.submit(client, "f");
+    w.ask(client, Request::Submit(submit));
+    w.handle(client);
 }
 
 #[test]
