@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use toci_core::broker::Settings;
-use toci_server::broker::{TlsFiles, parse_acl};
+use toci_server::broker::{BrokerOptions, TlsFiles, parse_acl, start};
 
 fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
@@ -158,8 +158,19 @@ fn gear_of_pypi_is_content_through_tls_with_rights_by_name() {
 
 /// `openssl s_client` as an admin: what it printed after the handshake.
 fn openssl(served: &Served, files: Option<&TlsFiles>, ca: &Path, lines: &str) -> String {
+    openssl_with(served, "-tls1_3", files, ca, lines)
+}
+
+fn openssl_with(
+    served: &Served,
+    version: &str,
+    files: Option<&TlsFiles>,
+    ca: &Path,
+    lines: &str,
+) -> String {
     let mut command = program("openssl", "openssl");
     command.args(["s_client", "-quiet", "-no_ign_eof", "-connect", &served.address.to_string()]);
+    command.arg(version);
     command.arg("-CAfile").arg(ca);
     if let Some(files) = files {
         command.arg("-cert").arg(&files.certificate).arg("-key").arg(&files.key);
@@ -202,4 +213,97 @@ fn certificates_decide_who_is_who() {
     assert_eq!(openssl(&served, Some(&other), &ca, "version\n"), "", "of another authority");
     let list = openssl(&served, Some(&boss), &ca, "acl list\n\n\n");
     assert!(list.starts_with("boss\tregister=None\tinvoke=None\tgrant=True\nworker\t"), "{list}");
+}
+
+/// Certificates as `openssl` makes them by default: those that a CA signs are of version 1.
+struct OpensslAuthority(tempfile::TempDir);
+
+impl OpensslAuthority {
+    fn new() -> OpensslAuthority {
+        let authority = OpensslAuthority(tempfile::tempdir().unwrap());
+        authority.self_signed("ca");
+        authority
+    }
+
+    fn run(&self, arguments: &str) -> String {
+        let mut openssl = program("openssl", "openssl");
+        openssl.current_dir(self.0.path()).stderr(Stdio::null());
+        output(openssl.args(arguments.split(' ')), "")
+    }
+
+    fn files(&self, name: &str) -> TlsFiles {
+        let path = |name: &str| self.0.path().join(name);
+        let (certificate, key) = (path(&format!("{name}.pem")), path(&format!("{name}.key")));
+        TlsFiles { ca: path("ca.pem"), certificate, key }
+    }
+
+    fn self_signed(&self, name: &str) -> TlsFiles {
+        self.run(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.pem"
+        ));
+        self.files(name)
+    }
+
+    /// `days` may be negative, for one that is no longer good.
+    fn issue(&self, name: &str, days: i32) -> TlsFiles {
+        self.run(&format!(
+            "req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+        ));
+        self.run(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days {days} -out {name}.pem"
+        ));
+        let text = self.run(&format!("x509 -noout -text -in {name}.pem"));
+        assert!(text.contains("Version: 1 "), "not what this is about: {text}");
+        self.files(name)
+    }
+}
+
+#[test]
+fn certificates_that_openssl_makes_by_default_are_as_good_as_others() {
+    let (authority, stranger) = (OpensslAuthority::new(), OpensslAuthority::new());
+    let (server, boss) = (authority.issue("server", 9), authority.issue("boss", 9));
+    let alone = authority.self_signed("alone");
+    let ca = authority.files("ca").certificate;
+    let both = authority.0.path().join("both.pem");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    std::fs::write(&both, read(&ca) + &read(&alone.certificate)).unwrap();
+    let acl = parse_acl("[boss]\ngrant=true\n[alone]\ngrant=true\n").unwrap();
+    let served = Served::start(|o| {
+        o.tls = Some(TlsFiles { ca: both, ..server });
+        o.acl = Some(acl);
+    });
+    for version in ["-tls1_2", "-tls1_3"] {
+        let ask = |files: &TlsFiles| {
+            openssl_with(&served, version, Some(files), &ca, "create function f\n")
+        };
+        assert_eq!(ask(&boss), "OK\n", "{version}");
+        assert_eq!(ask(&alone), "OK\n", "{version}: it stands in the CA file itself");
+        assert_eq!(ask(&authority.issue("boss", -1)), "", "{version}: expired");
+        assert_eq!(ask(&stranger.issue("boss", 9)), "", "{version}: of another CA of that name");
+        assert_eq!(ask(&stranger.self_signed("alone")), "", "{version}: not in the CA file");
+        authority.issue("boss", 9);
+    }
+}
+
+#[test]
+fn a_server_key_that_does_not_fit_its_certificate_is_told() {
+    let authority = OpensslAuthority::new();
+    let (one, other) = (authority.issue("one", 9), authority.issue("other", 9));
+    let mut options = BrokerOptions::new("127.0.0.1:0".parse().unwrap());
+    options.tls = Some(TlsFiles { key: other.key, ..one });
+    let error = start(options).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("server certificate cannot be used"), "{source}");
+}
+
+/// Python's `unwrap` says that nothing more comes, and waits to hear the same.
+#[test]
+fn a_tls_connection_ends_with_a_word() {
+    let authority = Authority::new();
+    let client = authority.issue("client");
+    let served = Served::start(|o| o.tls = Some(authority.issue("server")));
+    let mut python = Command::new(python_with_gear());
+    python.arg(script("tls_goodbye.py")).arg(served.port());
+    python.args([&client.ca, &client.certificate, &client.key]);
+    assert_eq!(output(&mut python, ""), "a clean end\n");
 }

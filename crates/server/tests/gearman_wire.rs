@@ -213,6 +213,47 @@ fn a_peer_that_does_not_read_is_cut_and_others_go_on() {
 }
 
 #[test]
+fn of_all_that_is_unread_the_largest_part_is_given_up() {
+    let served = Served::start(|o| {
+        o.output_max_bytes = usize::MAX;
+        o.output_total_max_bytes = 1 << 20;
+    });
+    let _worker = echo_worker(served.address, "f");
+    let (mut good, mut slow) = (served.peer(), served.peer());
+    slow.bytes(b"version\n");
+    let mut greedy = served.peer();
+    greedy.stream.set_nonblocking(true).unwrap();
+    let mut echo = b"\0REQ\0\0\0\x10\0\0\xff\xff".to_vec();
+    echo.resize(echo.len() + 0xffff, b'e');
+    let cut = wait_for(
+        "the cut",
+        || (0..100).find_map(|_| std::io::Write::write(&mut greedy.stream, &echo).err()),
+        |e| e.as_ref().is_some_and(|e| e.kind() != std::io::ErrorKind::WouldBlock),
+    );
+    assert!(cut.is_some());
+    round_trip(&mut good, "f");
+    assert!(slow.hear().starts_with("OK "));
+}
+
+#[test]
+fn of_all_half_received_packets_the_largest_is_given_up() {
+    let served = Served::start(|o| o.input_total_max_bytes = 1 << 20);
+    let (mut hoarder, mut good) = (served.peer(), served.peer());
+    let mut half = b"\0REQ\0\0\0\x10\0\xff\xff\xff".to_vec();
+    half.resize(1 << 20, b'h');
+    hoarder.bytes(&half);
+    let mut echo = b"\0REQ\0\0\0\x10\0\0\xff\xff".to_vec();
+    echo.resize(echo.len() + 0xffff, b'e');
+    good.bytes(&echo[..1000]);
+    let text = "ERROR OUT_OF_MEMORY The server holds too many half received packets";
+    assert_eq!(hoarder.hear(), text);
+    good.bytes(&echo[1000..]);
+    assert_eq!(good.hear().len(), "ECHO ".len() + 0xffff);
+    hoarder.bytes(b"version\n");
+    assert_eq!(hoarder.hear(), "END");
+}
+
+#[test]
 fn limits_of_connections_are_told() {
     let served = Served::start(|o| o.connections_max = 2);
     let (mut one, _two) = (served.peer(), served.peer());

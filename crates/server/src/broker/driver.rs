@@ -2,8 +2,9 @@
 
 use super::engine::{Ending, Engine};
 use super::face::Command;
+use super::lingering::Lingering;
 use super::options::{BrokerError, BrokerOptions, HANDSHAKE_LIMIT, Keepalive, LINGER_LIMIT};
-use super::outlets::{Outlets, Output};
+use super::outlets::Output;
 use super::sockets;
 use super::statsd::Statsd;
 use super::tls;
@@ -19,7 +20,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use toci_core::broker::{Broker, ConnId, Message, Now, Peer, PeerKind};
+use toci_core::broker::{ConnId, Message, Now, Peer, PeerKind};
 use toci_core::time::Time;
 use toci_wire::gearman::encode_message;
 use tokio::sync::mpsc;
@@ -34,9 +35,6 @@ const READS_A_TURN: usize = 4;
 const DEADLINE_CHECK: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system has no descriptors left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// Bytes of a closing connection that are read and thrown away, so that its last answer is not
-/// lost to a reset.
-const DISCARD_MAX_BYTES: usize = 1 << 20;
 
 /// Which table a readiness belongs to: the upper half of a token.
 const KIND_SHIFT: u32 = 32;
@@ -58,15 +56,6 @@ struct Shaking {
     until: Time,
 }
 
-/// A connection that is only sent its last bytes.
-struct Lingering {
-    transport: Transport,
-    output: Output,
-    discarded: usize,
-    ended: bool,
-    until: Time,
-}
-
 /// Where the sockets of the listener come from and go to.
 pub(super) struct Driver {
     poll: Poll,
@@ -83,7 +72,7 @@ pub(super) struct Driver {
     /// Connections that have more to read than their turn allowed.
     again: Vec<ConnId>,
     shaking: Slab<Shaking>,
-    lingering: Slab<Lingering>,
+    lingering: Lingering,
     /// Accepting has met a lack of descriptors and must be tried again.
     accept_again: bool,
     started: Instant,
@@ -107,22 +96,20 @@ impl Driver {
                 .register(listener, token(KIND_LISTENER, n), Interest::READABLE)
                 .map_err(|source| BrokerError::System { operation: "epoll", source })?;
         }
-        let broker = Broker::new(options.settings, options.acl);
-        let outlets = Outlets::new(options.output_max_bytes);
         Ok(Driver {
             poll,
-            engine: Engine::new(broker, outlets, statsd, options.packet_max_bytes),
             listeners,
             commands,
             stop,
             tls,
             keepalive: options.keepalive,
             connections_max: options.connections_max,
+            lingering: Lingering::new(options.output_total_max_bytes),
+            engine: Engine::new(options, statsd),
             connections: 0,
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             again: Vec::new(),
             shaking: Slab::new(),
-            lingering: Slab::new(),
             accept_again: false,
             started: Instant::now(),
         })
@@ -205,7 +192,7 @@ impl Driver {
                 }
             }
             KIND_HANDSHAKE => self.shake(index),
-            KIND_LINGER => self.linger(index),
+            KIND_LINGER => self.lingering.go_on(index, &mut self.scratch),
             KIND_LISTENER => self.accept(index),
             _ => self.take_commands(),
         }
@@ -367,44 +354,19 @@ impl Driver {
         self.connections -= 1;
         self.engine.forget_input(conn.input.len());
         self.engine.broker.disconnect(self.engine.now, id, &mut self.engine.outlets);
-        if !conn.output.is_empty() {
+        if !conn.output.is_empty() || conn.transport.has_a_last_word() {
             self.start_linger(conn.transport, conn.output);
         }
     }
 
     fn start_linger(&mut self, mut transport: Transport, output: Output) {
         let until = self.engine.now.steady.after(LINGER_LIMIT);
-        let entry = self.lingering.vacant_entry();
-        let key = entry.key();
+        let index = self.lingering.next();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let token = token(KIND_LINGER, key);
+        let token = token(KIND_LINGER, index);
         if self.poll.registry().reregister(transport.socket(), token, interest).is_ok() {
-            entry.insert(Lingering { transport, output, discarded: 0, ended: false, until });
-            self.linger(key);
-        }
-    }
-
-    /// Send last bytes, say that they were the last, and read until the peer ends too.
-    fn linger(&mut self, index: usize) {
-        let Some(linger) = self.lingering.get_mut(index) else { return };
-        if !linger.ended {
-            match linger.output.flush(&mut linger.transport) {
-                Ok(()) => {
-                    linger.transport.end();
-                    linger.ended = true;
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => return drop(self.lingering.remove(index)),
-            }
-        }
-        loop {
-            match linger.transport.read(&mut self.scratch) {
-                Ok(taken) if taken > 0 && linger.discarded < DISCARD_MAX_BYTES => {
-                    linger.discarded += taken;
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Ok(_) | Err(_) => return drop(self.lingering.remove(index)),
-            }
+            self.lingering.add(transport, output, until);
+            self.lingering.go_on(index, &mut self.scratch);
         }
     }
 
@@ -414,9 +376,6 @@ impl Driver {
         loop {
             for id in std::mem::take(&mut self.engine.outlets.doomed) {
                 tracing::warn!(conn = id.index(), "cutting a Gearman peer that does not read");
-                if let Some(conn) = self.engine.outlets.socket(id) {
-                    conn.output = Output::default();
-                }
                 self.lose(id);
             }
             for id in std::mem::take(&mut self.engine.closing) {
@@ -446,7 +405,7 @@ impl Driver {
             self.shaking.retain(|_, s| s.until > now);
         }
         if !self.lingering.is_empty() {
-            self.lingering.retain(|_, l| l.until > now);
+            self.lingering.expire(now);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Between bytes and the broker: cuts what arrives into requests, and carries out what faces ask.
 
 use super::face::Command;
-use super::options::INPUT_TOTAL_MAX_BYTES;
+use super::options::BrokerOptions;
 use super::outlets::{Outlets, Pending};
 use super::statsd::Statsd;
 use std::time::Instant;
@@ -40,24 +40,22 @@ pub(super) struct Engine {
     pub(super) packet_max_bytes: usize,
     /// Bytes in all half received packets.
     input_bytes: usize,
+    input_total_max_bytes: usize,
 }
 
 impl Engine {
-    pub(super) fn new(
-        broker: Broker,
-        outlets: Outlets,
-        statsd: Option<Statsd>,
-        packet_max_bytes: usize,
-    ) -> Engine {
+    pub(super) fn new(options: BrokerOptions, statsd: Option<Statsd>) -> Engine {
+        let BrokerOptions { output_max_bytes, output_total_max_bytes, .. } = options;
         Engine {
-            broker,
-            outlets,
+            broker: Broker::new(options.settings, options.acl),
+            outlets: Outlets::new(output_max_bytes, output_total_max_bytes),
             statsd,
             now: Now::default(),
             ending: Ending::Not,
             closing: Vec::new(),
-            packet_max_bytes,
+            packet_max_bytes: options.packet_max_bytes,
             input_bytes: 0,
+            input_total_max_bytes: options.input_total_max_bytes,
         }
     }
 
@@ -65,6 +63,10 @@ impl Engine {
     /// ones when the connection's turn is over, and then it is in arrears. Bytes are moved once,
     /// however many pieces a packet comes in.
     pub(super) fn consume(&mut self, id: ConnId, fresh: &[u8]) {
+        // What follows bytes that were thrown away means nothing.
+        if self.closing.contains(&id) {
+            return;
+        }
         let Some(conn) = self.outlets.socket(id) else { return };
         let mut pending = std::mem::take(&mut conn.input);
         conn.in_arrears = false;
@@ -81,16 +83,24 @@ impl Engine {
                 pending.drain(..used);
             }
         }
-        if self.input_bytes + pending.len() > INPUT_TOTAL_MAX_BYTES {
-            let text = "The server holds too many half received packets";
-            self.outlets.send(id, Message::Error { code: "OUT_OF_MEMORY", text });
-            self.closing.push(id);
-            return;
-        }
         if let Some(conn) = self.outlets.socket(id) {
             self.input_bytes += pending.len();
             conn.input = pending;
         }
+        while self.input_bytes > self.input_total_max_bytes {
+            let Some(largest) = self.outlets.largest_input() else { return };
+            self.refuse_input(largest);
+        }
+    }
+
+    fn refuse_input(&mut self, id: ConnId) {
+        tracing::warn!(conn = id.index(), "cutting the Gearman peer with the most input");
+        if let Some(conn) = self.outlets.socket(id) {
+            self.input_bytes -= std::mem::take(&mut conn.input).len();
+        }
+        let text = "The server holds too many half received packets";
+        self.outlets.send(id, Message::Error { code: "OUT_OF_MEMORY", text });
+        self.closing.push(id);
     }
 
     /// A connection has been taken out of the table.

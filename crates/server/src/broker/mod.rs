@@ -10,11 +10,13 @@ mod engine;
 mod face;
 mod geard;
 mod geard_log;
+mod lingering;
 mod options;
 mod outlets;
 mod sockets;
 mod statsd;
 mod tls;
+mod tls_clients;
 mod transport;
 
 pub use acl_file::{ACL_FILE_MAX_BYTES, AclFileError, parse_acl, read_acl_file};
@@ -26,7 +28,8 @@ pub use geard::geard_main;
 pub(crate) use geard::{first_job, host_name};
 pub use options::{
     BrokerError, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, HANDSHAKE_LIMIT,
-    INPUT_TOTAL_MAX_BYTES, Keepalive, LINGER_LIMIT, OUTPUT_MAX_BYTES, StatsdTarget, TlsFiles,
+    INPUT_TOTAL_MAX_BYTES, Keepalive, LINGER_LIMIT, OUTPUT_MAX_BYTES, OUTPUT_TOTAL_MAX_BYTES,
+    StatsdTarget, TlsFiles,
 };
 pub use start::{BrokerServer, start};
 pub use tls::TlsError;

@@ -13,9 +13,12 @@ pub const CONNECTIONS_MAX: usize = 50_000;
 /// Bytes that may wait for a slow reader beside the message that is being added. More, and the
 /// connection is cut.
 pub const OUTPUT_MAX_BYTES: usize = 16 << 20;
-/// Bytes of half received packets over all connections. More, and the connection that adds to
-/// them is cut.
+/// Bytes of half received packets over all connections. More, and the connection that holds the
+/// most of them is cut.
 pub const INPUT_TOTAL_MAX_BYTES: usize = 2 << 30;
+/// Bytes that wait for slow readers over all connections, and again over those that are being
+/// closed. More, and the connection that holds the most of them is cut.
+pub const OUTPUT_TOTAL_MAX_BYTES: usize = 2 << 30;
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection that is being closed may take to fetch its last bytes.
@@ -79,6 +82,10 @@ pub struct BrokerOptions {
     pub packet_max_bytes: usize,
     /// See [`OUTPUT_MAX_BYTES`].
     pub output_max_bytes: usize,
+    /// See [`INPUT_TOTAL_MAX_BYTES`].
+    pub input_total_max_bytes: usize,
+    /// See [`OUTPUT_TOTAL_MAX_BYTES`].
+    pub output_total_max_bytes: usize,
 }
 
 impl BrokerOptions {
@@ -95,6 +102,8 @@ impl BrokerOptions {
             connections_max: CONNECTIONS_MAX,
             packet_max_bytes: toci_wire::gearman::PACKET_MAX_BYTES,
             output_max_bytes: OUTPUT_MAX_BYTES,
+            input_total_max_bytes: INPUT_TOTAL_MAX_BYTES,
+            output_total_max_bytes: OUTPUT_TOTAL_MAX_BYTES,
         }
     }
 }

@@ -27,7 +27,7 @@ impl Output {
         self.written == self.bytes.len()
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.written
     }
 
@@ -108,10 +108,13 @@ pub(super) struct Outlets {
     faces: Vec<ConnId>,
     spare: Vec<Vec<u8>>,
     output_max_bytes: usize,
+    /// Bytes that wait for all readers.
+    output_bytes: usize,
+    output_total_max_bytes: usize,
 }
 
 impl Outlets {
-    pub(super) fn new(output_max_bytes: usize) -> Outlets {
+    pub(super) fn new(output_max_bytes: usize, output_total_max_bytes: usize) -> Outlets {
         Outlets {
             slots: Vec::new(),
             dirty: Vec::new(),
@@ -119,6 +122,8 @@ impl Outlets {
             faces: Vec::new(),
             spare: Vec::new(),
             output_max_bytes,
+            output_bytes: 0,
+            output_total_max_bytes,
         }
     }
 
@@ -194,7 +199,10 @@ impl Outlets {
     pub(super) fn remove_socket(&mut self, id: ConnId) -> Option<Box<SocketConn>> {
         self.socket(id)?;
         match self.slots[id.index()].take() {
-            Some(Slot::Socket(conn)) => Some(conn),
+            Some(Slot::Socket(conn)) => {
+                self.output_bytes -= conn.output.len();
+                Some(conn)
+            }
             Some(Slot::Face(_)) | None => None,
         }
     }
@@ -212,7 +220,9 @@ impl Outlets {
     pub(super) fn flush(&mut self, id: ConnId) -> std::io::Result<()> {
         let Some(conn) = self.socket(id) else { return Ok(()) };
         conn.dirty = false;
+        let before = conn.output.len();
         let done = conn.output.flush(&mut conn.transport);
+        let written = before - conn.output.len();
         if conn.output.is_empty() {
             let mut buffer = std::mem::take(&mut conn.output).bytes;
             let small = buffer.capacity() <= SPARE_BUFFER_MAX_BYTES;
@@ -223,7 +233,30 @@ impl Outlets {
         } else {
             conn.output.compact();
         }
+        self.output_bytes -= written;
         done
+    }
+
+    /// Say nothing more to `id`, and forget what it has not read.
+    fn doom(&mut self, id: ConnId) {
+        let Some(conn) = self.socket(id) else { return };
+        conn.doomed = true;
+        let unread = std::mem::take(&mut conn.output).len();
+        self.output_bytes -= unread;
+        self.doomed.push(id);
+    }
+
+    fn largest(&self, bytes: impl Fn(&SocketConn) -> usize) -> Option<ConnId> {
+        let sockets = self.slots.iter().filter_map(|slot| match slot {
+            Some(Slot::Socket(conn)) => Some(conn),
+            Some(Slot::Face(_)) | None => None,
+        });
+        sockets.map(|c| (bytes(c), c.id)).filter(|(bytes, _)| *bytes > 0).max().map(|(_, id)| id)
+    }
+
+    /// The connection with the most bytes of half received packets.
+    pub(super) fn largest_input(&self) -> Option<ConnId> {
+        self.largest(|conn| conn.input.len())
     }
 
     fn send_socket(&mut self, to: ConnId, message: &Message<'_>) {
@@ -232,21 +265,25 @@ impl Outlets {
             return;
         }
         if conn.output.len() > self.output_max_bytes {
-            conn.doomed = true;
-            self.doomed.push(to);
-            return;
+            return self.doom(to);
         }
         if conn.output.bytes.capacity() == 0
             && let Some(buffer) = self.spare.pop()
         {
             conn.output.bytes = buffer;
         }
+        let before = conn.output.bytes.len();
         if let Err(error) = encode_message(&mut conn.output.bytes, message) {
             tracing::error!(%error, "a Gearman message was not sent");
         }
+        self.output_bytes += conn.output.bytes.len() - before;
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(to);
+        }
+        while self.output_bytes > self.output_total_max_bytes {
+            let Some(largest) = self.largest(|conn| conn.output.len()) else { return };
+            self.doom(largest);
         }
     }
 }

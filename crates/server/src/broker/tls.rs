@@ -1,10 +1,12 @@
 //! TLS with client certificates: the configuration, and the name in a client's certificate.
 
 use super::options::TlsFiles;
+use super::tls_clients::ClientCertificates;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,23 +55,40 @@ pub(super) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsEr
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let ca = |reason: String| TlsError::Ca { path: files.ca.clone(), reason };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(&files.ca)? {
-        roots.add(certificate).map_err(|e| ca(e.to_string()))?;
+    let cas = certificates(&files.ca)?;
+    for certificate in &cas {
+        roots.add(certificate.clone()).map_err(|e| ca(e.to_string()))?;
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|e| ca(e.to_string()))?;
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|source| TlsError::Read { path: files.key.clone(), source })?;
+    let verifier = ClientCertificates::new(cas, roots, &provider).map_err(|e| ca(e.to_string()))?;
+    let own = own_certificate(files, &provider)?;
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Server)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Server)?;
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
     Ok(Arc::new(config))
+}
+
+/// Whether a certificate is good is for its readers to say; here only its key must fit, also when it
+/// is one of version 1, whose key rustls does not look at.
+fn own_certificate(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|source| TlsError::Read { path: files.key.clone(), source })?;
+    let key = provider.key_provider.load_private_key(key).map_err(TlsError::Server)?;
+    let own = CertifiedKey::new(chain, key);
+    let not_x509 = || rustls::Error::from(CertificateError::BadEncoding);
+    let (_, parsed) = own
+        .cert
+        .first()
+        .and_then(|certificate| x509_parser::parse_x509_certificate(certificate).ok())
+        .ok_or_else(|| TlsError::Server(not_x509()))?;
+    match own.key.public_key() {
+        Some(public) if public.as_ref() != parsed.public_key().raw => {
+            Err(TlsError::Server(InconsistentKeys::KeyMismatch.into()))
+        }
+        Some(_) | None => Ok(own),
+    }
 }
 
 /// The first common name in a certificate's subject: who the peer is, for the ACL.

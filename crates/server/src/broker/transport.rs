@@ -85,6 +85,14 @@ impl Transport {
         }
     }
 
+    /// Whether the peer must be told that nothing more comes, beyond the end of the stream.
+    pub(super) fn has_a_last_word(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            Transport::Tls(_) => true,
+        }
+    }
+
     /// Say that nothing more comes.
     pub(super) fn end(&mut self) {
         if let Transport::Tls(tls) = self {
