@@ -89,6 +89,33 @@ async fn operate(client: &ApiClient, host: &str, operation: Operation) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_call_is_enough_for_whoever_gets_a_lease_soon() {
+    let (world, _host) = world_with_host(1).await;
+    let client = world.client(Role::Client, "alice").await;
+    let active = client.request_lease_within(&devtest(), 20).await.unwrap();
+    assert_eq!(active.state, LeaseState::Active);
+    // There is no second TE: the answer comes when the time is up, and says why it waits.
+    let waiting = client.request_lease_within(&devtest(), 1).await.unwrap();
+    assert_eq!(waiting.state, LeaseState::Waiting);
+    assert!(waiting.waiting.is_some());
+    // Whoever waits hears of the grant as soon as it is there, and of the end as well.
+    let patient = async { client.request_lease_within(&devtest(), 20).await.unwrap() };
+    let withdraw = async {
+        let third = eventually("the third request", async || {
+            let leases = client.leases(false).await.map_err(|e| e.to_string())?;
+            let known = [&active.id, &waiting.id];
+            let third = leases.iter().find(|l| !known.contains(&&l.id)).cloned();
+            third.ok_or_else(|| format!("{leases:?}"))
+        })
+        .await;
+        client.release(&third.id, &Release::default()).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(patient, withdraw);
+    assert!(ended.state.is_over(), "{ended:?}");
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_from_request_to_the_next_grant() {
     let (world, _host) = world_with_host(1).await;
     let alice = world.client(Role::Client, "alice").await;

@@ -50,11 +50,18 @@ impl Host {
             tokio::select! {
                 message = stream.next() => match message?.context("the stream ended")? {
                     HostMessage::Desired(wish) => {
+                        let before = self.states.clone();
                         let grants: Vec<DesiredTe> =
                             wish.testenvs.into_iter().filter(|te| self.take_up(te)).collect();
                         let confirms = grants.iter().map(|te| self.confirm(te));
                         futures_util::future::join_all(confirms).await;
-                        self.report().await?;
+                        // A grant is told by its confirmation; what else became of a TE needs a report.
+                        let other = |(old, new): (&TeReportState, &TeReportState)| {
+                            old != new && !matches!(new, TeReportState::Serving { .. })
+                        };
+                        if before.iter().zip(&self.states).any(other) {
+                            self.report().await?;
+                        }
                     }
                     HostMessage::Operation(_) => {}
                 },

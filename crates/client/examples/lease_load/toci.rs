@@ -34,6 +34,9 @@ async fn until_known(operator: &ApiClient, tes: usize) -> Result<()> {
     Ok(())
 }
 
+/// How long one call may wait for its lease, as etcd's lock call does; later it is followed by its stream.
+const WAIT_S: u64 = 20;
+
 /// Asks and waits until it has it.
 async fn take(client: &ApiClient, label: &str) -> Result<Lease> {
     let request = LeaseRequest {
@@ -41,7 +44,10 @@ async fn take(client: &ApiClient, label: &str) -> Result<Lease> {
         project: Some("bench".to_owned()),
         ..LeaseRequest::default()
     };
-    let lease = client.request_lease(&request).await?;
+    let lease = client.request_lease_within(&request, WAIT_S).await?;
+    if lease.state == LeaseState::Active {
+        return Ok(lease);
+    }
     let mut stream = client.lease_stream(&lease.id).await?;
     while let Some(lease) = stream.next().await? {
         if lease.state == LeaseState::Active {

@@ -27,6 +27,16 @@ impl ApiClient {
         self.tell(post("/leases".to_owned()), request).await
     }
 
+    /// Asks for a lease and waits up to `wait_s` seconds (at most 20) until it is active or over; the answer is the
+    /// lease as it stands then.
+    pub async fn request_lease_within(
+        &self,
+        request: &LeaseRequest,
+        wait_s: u64,
+    ) -> Result<Lease, ClientError> {
+        self.tell(post(format!("/leases?wait_s={wait_s}")), request).await
+    }
+
     /// All leases that are not over, and those that ended lately when `ended` is set.
     pub async fn leases(&self, ended: bool) -> Result<Vec<Lease>, ClientError> {
         self.ask(get(format!("/leases?ended={ended}"))).await

@@ -3,6 +3,7 @@
 use super::error::Problem;
 use super::state::{Api, Shared};
 use crate::auth::Identity;
+use crate::tasks::lease::{BookError, LeaseBook, is_holder};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
@@ -101,15 +102,23 @@ impl Caller {
     /// Credentials and signs of life: its owner alone, whatever the role.
     pub(crate) fn owns(&self, lease: &Lease) -> Result<(), Problem> {
         self.may_lease()?;
-        if lease.owner == self.0.subject {
-            return Ok(());
+        is_holder(&self.0.subject, &lease.id, &lease.owner).map_err(BookError::from)?;
+        Ok(())
+    }
+
+    /// The book for using leases: an operator any, a client its own.
+    pub(crate) fn book_for_use(&self, api: &Api) -> Result<LeaseBook, Problem> {
+        match self.0.role {
+            Role::Operator => Ok(api.book.clone()),
+            Role::Client => Ok(api.book.of_owner(&self.0.subject)),
+            Role::ReadOnly | Role::Host => Err(self.lacks("using a lease", "client")),
         }
-        Err(Problem::refused(
-            StatusCode::FORBIDDEN,
-            "not_holder",
-            format!("{} belongs to {}, and you are {}", lease.id, lease.owner, self.0.subject),
-            "use the token with which it was asked for",
-        ))
+    }
+
+    /// The book for what is the owner's alone, whatever the role.
+    pub(crate) fn own_book(&self, api: &Api) -> Result<LeaseBook, Problem> {
+        self.may_lease()?;
+        Ok(api.book.of_owner(&self.0.subject))
     }
 
     /// The host of this name, and nobody else.
@@ -215,26 +224,4 @@ pub(crate) fn host_id(text: &str) -> Result<HostId, Problem> {
 
 fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
-}
-
-impl Api {
-    /// The lease, if the caller may use it.
-    pub(crate) async fn lease_for_use(
-        &self,
-        caller: &Caller,
-        id: LeaseId,
-    ) -> Result<Lease, Problem> {
-        caller.may_lease()?;
-        let lease = self.book.lease(id).await?;
-        caller.may_use(&lease)?;
-        Ok(lease)
-    }
-
-    /// The lease, if the caller owns it.
-    pub(crate) async fn own_lease(&self, caller: &Caller, id: LeaseId) -> Result<Lease, Problem> {
-        caller.may_lease()?;
-        let lease = self.book.lease(id).await?;
-        caller.owns(&lease)?;
-        Ok(lease)
-    }
 }

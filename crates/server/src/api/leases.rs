@@ -8,12 +8,17 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use serde::Deserialize;
+use std::time::Duration;
 use toci_store::LeaseFilter;
-use toci_wire::api::{ErrorBody, Extend, Hold, Lease, LeaseRequest, LeaseTestenv, Release, Revoke};
+use toci_wire::api::{
+    ErrorBody, Extend, Hold, Lease, LeaseRequest, LeaseState, LeaseTestenv, Release, Revoke,
+};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+/// Longest wait for an answer; below the limit of a plain call.
+const WAIT_MAX: Duration = Duration::from_secs(20);
 /// Ended leases listed at most, unless `limit` says otherwise.
 const ENDED_LISTED: usize = 100;
 /// Ended leases listed at most.
@@ -39,19 +44,40 @@ pub(crate) fn streams() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(stream)).routes(routes!(events))
 }
 
+/// How long an answer may be waited for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Patience {
+    /// Answer when the lease is active or over, but not later than after so many seconds (at most 20).
+    #[serde(default)]
+    wait_s: u64,
+}
+
 /// Ask for a lease.
 ///
-/// The answer is the lease as it stands: perhaps granted already, perhaps waiting. Follow its stream.
+/// The answer is the lease as it stands: perhaps active already, perhaps waiting. With `wait_s`, one call is enough for
+/// whoever gets it soon; otherwise follow its stream.
 #[utoipa::path(post, path = "/leases", tag = "leases", security(("token" = ["client"])),
-    request_body = Option<LeaseRequest>,
+    params(Patience), request_body = Option<LeaseRequest>,
     responses((status = 200, body = Lease), (status = "default", body = ErrorBody)))]
 async fn request(
     State(api): State<Shared>,
     caller: Caller,
+    Query(patience): Query<Patience>,
     Question(question): Question<LeaseRequest>,
 ) -> Answered<Lease> {
     caller.may_lease()?;
-    Ok(Json(api.book.request(caller.subject(), question).await?))
+    let wait = Duration::from_secs(patience.wait_s).min(WAIT_MAX);
+    if wait.is_zero() {
+        return Ok(Json(api.book.request(caller.subject(), question).await?));
+    }
+    let mut lease = api.book.request_and_follow(caller.subject(), question).await?;
+    let settled = lease.wait_for(|l| l.state == LeaseState::Active || l.state.is_over());
+    // When the time is up, or the server stops, the answer is the lease as it stands.
+    let _ = tokio::time::timeout(wait, settled).await;
+    let lease = lease.borrow().as_ref().clone();
+    Ok(Json(lease))
 }
 
 /// Which leases to list.
@@ -138,8 +164,7 @@ async fn testenvs(
     Path(lease): Path<String>,
 ) -> Answered<Vec<LeaseTestenv>> {
     let id = lease_id(&lease)?;
-    api.own_lease(&caller, id).await?;
-    Ok(Json(api.book.lease_testenvs(id).await?))
+    Ok(Json(caller.own_book(&api)?.lease_testenvs(id).await?))
 }
 
 /// A sign of life of the holder. Whoever sent one while waiting must go on.
@@ -153,8 +178,7 @@ async fn heartbeat(
     Path(lease): Path<String>,
 ) -> Answered<Lease> {
     let id = lease_id(&lease)?;
-    api.own_lease(&caller, id).await?;
-    Ok(Json(api.book.heartbeat(id).await?))
+    Ok(Json(caller.own_book(&api)?.heartbeat(id).await?))
 }
 
 /// More time, counted from now.
@@ -169,8 +193,7 @@ async fn extend(
     Question(question): Question<Extend>,
 ) -> Answered<Lease> {
     let id = lease_id(&lease)?;
-    api.lease_for_use(&caller, id).await?;
-    Ok(Json(api.book.extend(id, question.for_s).await?))
+    Ok(Json(caller.book_for_use(&api)?.extend(id, question.for_s).await?))
 }
 
 /// Give a lease back, or withdraw a request. Again is no harm.
@@ -185,8 +208,7 @@ async fn release(
     Question(question): Question<Release>,
 ) -> Answered<Lease> {
     let id = lease_id(&lease)?;
-    api.lease_for_use(&caller, id).await?;
-    Ok(Json(api.book.release(id, question.reason).await?))
+    Ok(Json(caller.book_for_use(&api)?.release(id, question.reason).await?))
 }
 
 /// Keep a lease for debugging; it costs the project's hold budget.
@@ -201,8 +223,7 @@ async fn hold(
     Question(question): Question<Hold>,
 ) -> Answered<Lease> {
     let id = lease_id(&lease)?;
-    api.lease_for_use(&caller, id).await?;
-    Ok(Json(api.book.hold(id, question.for_s, question.reason).await?))
+    Ok(Json(caller.book_for_use(&api)?.hold(id, question.for_s, question.reason).await?))
 }
 
 /// Take a lease away.

@@ -45,6 +45,7 @@ impl BookError {
     pub fn status(&self) -> u16 {
         match self {
             BookError::Refused(r) => match r.code {
+                "not_holder" => 403,
                 "no_such_lease" | "no_such_testenv" | "no_such_host" => 404,
                 "unknown_label" | "unknown_shape" | "never_fits" | "bad_request" | "bad_report" => {
                     422
@@ -55,6 +56,22 @@ impl BookError {
             BookError::Failed(_) | BookError::Stopped => 503,
         }
     }
+}
+
+/// Refuses to let anybody but its owner use a lease.
+pub(crate) fn is_holder(
+    caller: &str,
+    lease: impl core::fmt::Display,
+    owner: &str,
+) -> Result<(), Refused> {
+    if caller == owner {
+        return Ok(());
+    }
+    Err(Refused::new(
+        "not_holder",
+        format!("{lease} belongs to {owner}, and you are {caller}"),
+        "use the token with which it was asked for",
+    ))
 }
 
 /// A failure of the store as the API tells it: a full disk is something that people can act on, the rest is for the

@@ -21,6 +21,8 @@ pub struct LeaseBook {
     commands: mpsc::Sender<Command>,
     events: broadcast::Sender<Change>,
     store: Store,
+    /// Leases of others are refused to this handle, if it is somebody's.
+    owner: Option<Arc<str>>,
 }
 
 impl LeaseBook {
@@ -34,12 +36,19 @@ impl LeaseBook {
         let events = state.audience.events.clone();
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(state.run(receiver));
-        Ok(LeaseBook { commands, events, store })
+        Ok(LeaseBook { commands, events, store, owner: None })
     }
 
     /// Resolves when the task has ended by itself: another server has taken the book over.
     pub async fn stopped(&self) {
         self.commands.closed().await;
+    }
+
+    /// The same book for somebody who may use their own leases only. Whose a lease is, is seen in the same step as
+    /// what is done with it.
+    #[must_use]
+    pub fn of_owner(&self, owner: &str) -> LeaseBook {
+        LeaseBook { owner: Some(owner.into()), ..self.clone() }
     }
 
     /// Asks for TEs. A repeated idempotency key gets the lease that it got before.
@@ -48,24 +57,45 @@ impl LeaseBook {
         owner: &str,
         request: api::LeaseRequest,
     ) -> Result<api::Lease, BookError> {
-        self.lease_event(Event::Request(convert::request(owner, request)?)).await
+        let event = Event::Request(convert::request(owner, request)?);
+        as_lease(self.send(Input::Request { event, follow: false }).await?)
+    }
+
+    /// The same, and the lease can be followed from the answer on.
+    pub async fn request_and_follow(
+        &self,
+        owner: &str,
+        request: api::LeaseRequest,
+    ) -> Result<watch::Receiver<Arc<api::Lease>>, BookError> {
+        let event = Event::Request(convert::request(owner, request)?);
+        match self.send(Input::Request { event, follow: true }).await? {
+            Reply::Following(receiver) => Ok(receiver),
+            Reply::Lease(_) | Reply::Done => Err(BookError::Stopped),
+        }
     }
 
     /// A holder (or, once it has begun to send them, a waiter) is alive.
     pub async fn heartbeat(&self, id: LeaseId) -> Result<api::Lease, BookError> {
-        self.lease_event(Event::Heartbeat(id)).await
+        self.lease_event(id, Event::Heartbeat(id)).await
     }
 
     /// Makes it last at least so long from now, up to the maximum.
     pub async fn extend(&self, id: LeaseId, for_s: u64) -> Result<api::Lease, BookError> {
-        self.lease_event(Event::Extend { lease: id, length: Duration::from_secs(for_s) }).await
+        let length = Duration::from_secs(for_s);
+        self.lease_event(id, Event::Extend { lease: id, length }).await
     }
 
     /// Gives it back, or withdraws the request. Again is no harm.
     pub async fn release(&self, id: LeaseId, reason: String) -> Result<api::Lease, BookError> {
-        match self.lease_event(Event::Release { lease: id, reason }).await {
+        match self.lease_event(id, Event::Release { lease: id, reason }).await {
             // Over so long that it is only in the store.
-            Err(BookError::Refused(r)) if r.code == "no_such_lease" => self.lease(id).await,
+            Err(BookError::Refused(r)) if r.code == "no_such_lease" => {
+                let lease = self.lease(id).await?;
+                if let Some(caller) = &self.owner {
+                    super::error::is_holder(caller, id, &lease.owner)?;
+                }
+                Ok(lease)
+            }
             other => other,
         }
     }
@@ -78,12 +108,12 @@ impl LeaseBook {
         reason: String,
     ) -> Result<api::Lease, BookError> {
         let length = Duration::from_secs(for_s);
-        self.lease_event(Event::Hold { lease: id, length, reason }).await
+        self.lease_event(id, Event::Hold { lease: id, length, reason }).await
     }
 
     /// Takes it away.
     pub async fn revoke(&self, id: LeaseId, reason: String) -> Result<api::Lease, BookError> {
-        self.lease_event(Event::Revoke { lease: id, reason }).await
+        self.lease_event(id, Event::Revoke { lease: id, reason }).await
     }
 
     /// A lease, live or over.
@@ -132,6 +162,9 @@ impl LeaseBook {
     /// The TE JSON of an active lease. For its holder only: it has the lease's private key.
     pub async fn lease_testenvs(&self, id: LeaseId) -> Result<Vec<api::LeaseTestenv>, BookError> {
         let lease = self.lease(id).await?;
+        if let Some(caller) = &self.owner {
+            super::error::is_holder(caller, id, &lease.owner)?;
+        }
         match lease.state {
             api::LeaseState::Active | api::LeaseState::Held => {}
             api::LeaseState::Waiting
@@ -316,12 +349,9 @@ impl LeaseBook {
         self.events.subscribe()
     }
 
-    async fn lease_event(&self, event: Event) -> Result<api::Lease, BookError> {
-        match self.apply(event).await? {
-            Reply::Lease(lease) => Ok(*lease),
-            // Only if so many leases ended in this batch that it is no longer at hand.
-            Reply::Done => Err(BookError::Stopped),
-        }
+    async fn lease_event(&self, lease: LeaseId, event: Event) -> Result<api::Lease, BookError> {
+        let owner = self.owner.clone();
+        as_lease(self.send(Input::OfLease { lease, owner, event }).await?)
     }
 
     async fn te_event(&self, te: &TeId, event: Event) -> Result<api::TestEnv, BookError> {
@@ -351,6 +381,14 @@ impl LeaseBook {
         }));
         self.commands.send(command).await.map_err(|_| BookError::Stopped)?;
         answer.await.map_err(|_| BookError::Stopped)
+    }
+}
+
+fn as_lease(reply: Reply) -> Result<api::Lease, BookError> {
+    match reply {
+        Reply::Lease(lease) => Ok(*lease),
+        // Only if so many leases ended in this batch that it is no longer at hand.
+        Reply::Following(_) | Reply::Done => Err(BookError::Stopped),
     }
 }
 

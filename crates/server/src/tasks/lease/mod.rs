@@ -29,7 +29,7 @@ mod run;
 mod tests;
 
 pub use error::BookError;
-pub(crate) use error::store_failure;
+pub(crate) use error::{is_holder, store_failure};
 pub use handle::LeaseBook;
 pub use publish::Change;
 pub use toci_core::lease::Policy;

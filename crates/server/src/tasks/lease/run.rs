@@ -13,7 +13,7 @@ use toci_core::refused::Refused;
 use toci_core::time::Time;
 use toci_store::{Batch, Credential, Store, StoreError};
 use toci_wire::api;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// How often the task looks at timers, links and places in the queue.
@@ -26,6 +26,10 @@ const PRUNE_EVERY: usize = 1_000;
 pub(super) enum Input {
     /// For the book only.
     Plain(Event),
+    /// About a lease, for its owner alone if one is named.
+    OfLease { lease: LeaseId, owner: Option<Arc<str>>, event: Event },
+    /// A request; its lease may be followed from the answer on.
+    Request { event: Event, follow: bool },
     /// A confirmation with the TE JSON; the text is secret and not part of any `Debug` output.
     Serving { host: HostId, credential: Credential },
     /// A host's report.
@@ -37,6 +41,8 @@ pub(super) enum Input {
 pub(super) enum Reply {
     /// It was about this lease.
     Lease(Box<api::Lease>),
+    /// It made this lease, which can be followed from here.
+    Following(watch::Receiver<Arc<api::Lease>>),
     /// It is done.
     Done,
 }
@@ -74,6 +80,7 @@ pub(super) struct State {
 struct Pending {
     reply: Sender,
     answer: Result<Answer, BookError>,
+    follow: bool,
 }
 
 impl State {
@@ -142,11 +149,12 @@ impl State {
             match command {
                 Command::Look(look) => looks.push(look),
                 Command::Apply { input, reply } => {
+                    let follow = matches!(input, Input::Request { follow: true, .. });
                     let answer = match &self.broken {
                         Some(e) => Err(BookError::Failed(e.clone())),
                         None => self.apply(input, now).map_err(BookError::from),
                     };
-                    pending.push(Pending { reply, answer });
+                    pending.push(Pending { reply, answer, follow });
                 }
             }
         }
@@ -169,7 +177,7 @@ impl State {
             let answer = match (&failure, p.answer) {
                 (Some(e), Ok(_)) => Err(BookError::Failed(e.clone())),
                 (_, Err(e)) => Err(e),
-                (None, Ok(answer)) => Ok(self.reply(answer, now)),
+                (None, Ok(answer)) => Ok(self.reply(answer, p.follow, now)),
             };
             // Who no longer listens does not need the answer.
             let _ = p.reply.send(answer);
@@ -186,19 +194,29 @@ impl State {
         }
     }
 
-    fn reply(&self, answer: Answer, now: Time) -> Reply {
+    fn reply(&mut self, answer: Answer, follow: bool, now: Time) -> Reply {
         match answer {
-            Answer::Lease(id) => match self.book.lease(id) {
-                Some(row) => Reply::Lease(Box::new(super::convert::lease(&self.book, row, now))),
-                None => Reply::Done,
-            },
+            Answer::Lease(id) => {
+                let lease = self.book.lease(id).map(|l| super::convert::lease(&self.book, l, now));
+                match lease {
+                    Some(lease) if follow => Reply::Following(self.audience.watch_lease(id, lease)),
+                    Some(lease) => Reply::Lease(Box::new(lease)),
+                    None => Reply::Done,
+                }
+            }
             Answer::Te(_) | Answer::Host(_) | Answer::Done => Reply::Done,
         }
     }
 
     fn apply(&mut self, input: Input, now: Time) -> Result<Answer, Refused> {
         match input {
-            Input::Plain(event) => self.book.on(event, now),
+            Input::Plain(event) | Input::Request { event, .. } => self.book.on(event, now),
+            Input::OfLease { lease, owner, event } => {
+                if let (Some(caller), Some(row)) = (owner, self.book.lease(lease)) {
+                    super::error::is_holder(&caller, lease, &row.owner)?;
+                }
+                self.book.on(event, now)
+            }
             Input::Serving { host, credential } => {
                 let te = credential.te.clone();
                 let generation = credential.generation;
