@@ -8,7 +8,8 @@ use crate::message::Stands;
 use crate::server::SimServer;
 use std::collections::BTreeMap;
 use toci_core::id::{Generation, LeaseId, TeId};
-use toci_core::lease::{Book, LeaseState};
+use toci_core::lease::fence::LIMIT_JITTER;
+use toci_core::lease::{Book, End, LeaseState};
 use toci_core::time::Time;
 
 /// Every grant that was ever made: one lease for each generation.
@@ -44,6 +45,73 @@ impl Grants {
             }
         }
         Ok(())
+    }
+}
+
+/// What holders may count on: how long a lease lasts, and how long they may be silent. In true time.
+#[derive(Default)]
+pub(crate) struct Promises {
+    /// Until when at least, and the boot of the server that said so.
+    until: BTreeMap<LeaseId, (Time, u64)>,
+    heard: BTreeMap<LeaseId, Time>,
+    started: Time,
+    boot: u64,
+}
+
+impl Promises {
+    /// A server started: every holder has a fresh grace.
+    pub(crate) fn server_started(&mut self, now: Time, boot: u64) {
+        (self.started, self.boot) = (now, boot);
+    }
+
+    /// The server took a sign of life of the holder.
+    pub(crate) fn heard(&mut self, id: LeaseId, now: Time) {
+        self.heard.insert(id, now);
+    }
+
+    /// A lease changed. One that ended by itself must not have ended before its time; says how it ended then.
+    pub(crate) fn seen(
+        &mut self,
+        server: &SimServer,
+        id: LeaseId,
+        now: Time,
+    ) -> Result<Option<End>, String> {
+        let Some(lease) = server.book.lease(id) else { return Ok(None) };
+        match lease.state {
+            LeaseState::Active { expires } | LeaseState::Held { expires } => {
+                let until = now.after(expires.since(server.clock(now)));
+                let first = !self.until.contains_key(&id);
+                if first && until.since(now) < lease.timeout {
+                    let left = until.since(now);
+                    return Err(format!("{id} was asked for {:?}, got {left:?}", lease.timeout));
+                }
+                self.until.insert(id, (until, self.boot));
+                if first {
+                    self.heard(id, now);
+                }
+                Ok(None)
+            }
+            LeaseState::Over { end: End::Expired, .. } => match self.until.remove(&id) {
+                // After a reboot the wall clock decides, and it may be wrong (docs/design/0002, decision 7).
+                // A host may end it a little early by its own clock; the book calls that an expiry too.
+                Some((until, boot)) if boot == self.boot && now.after(LIMIT_JITTER) < until => {
+                    Err(format!("{id} expired {:?} before its time", until.since(now)))
+                }
+                Some(_) => Ok(Some(End::Expired)),
+                None => Ok(None),
+            },
+            LeaseState::Over { end: End::Lost, .. } => {
+                let heard = self.heard.get(&id).copied().unwrap_or_default().max(self.started);
+                let silence = now.since(heard);
+                if silence < server.book.policy().lost_after {
+                    return Err(format!("{id} was taken for lost after {silence:?} of silence"));
+                }
+                Ok(Some(End::Lost))
+            }
+            LeaseState::Over { end: End::Released | End::Revoked | End::Refused, .. }
+            | LeaseState::Waiting
+            | LeaseState::Granted { .. } => Ok(None),
+        }
     }
 }
 

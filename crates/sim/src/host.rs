@@ -287,7 +287,9 @@ impl SimHost {
             | Mutation::ServerForgetsToPersist
             | Mutation::HostForgetsToPersist
             | Mutation::HostSkipsReset
-            | Mutation::DropQueue => te.fence.allows(key.generation, self.clock(now)),
+            | Mutation::DropQueue
+            | Mutation::TimersRunAhead
+            | Mutation::WishesNotSent => te.fence.allows(key.generation, self.clock(now)),
         }
     }
 

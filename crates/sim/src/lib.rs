@@ -10,7 +10,8 @@
 //! After each step ([`check`]): no TE has two holders whose credentials work; no command of an old
 //! generation is accepted, and none after the host's own limit; nothing is granted before its host
 //! has cut off the last holder, and no generation twice; nobody meets what another one left on a
-//! TE; no grant and no request that was told is lost. When the faults are over: every request is
+//! TE; no grant and no request that was told is lost; no lease expires before its time, and none is taken for lost
+//! before its holder was silent for long enough. When the faults are over: every request is
 //! served or refused, and every TE returns.
 //!
 //! [`Mutation`] breaks one rule on purpose; tests require that the checks above notice.
@@ -26,4 +27,4 @@ mod runs;
 mod server;
 mod world;
 
-pub use runs::{Failure, Mutation, Options, Summary, one_seed, run, trace};
+pub use runs::{FAULTS, Failure, Mutation, Options, Summary, one_seed, run, trace};

@@ -3,7 +3,10 @@
 use anyhow::bail;
 use clap::Parser;
 use std::time::Instant;
-use toci_sim::{Options, run};
+use toci_sim::{FAULTS, Options, run};
+
+/// From so many seeds on, every fault and rule must have had its turn.
+const SEEDS_FOR_ALL: u64 = 300;
 
 /// Runs seeds of the simulation; the first that fails is told with its log and replays exactly.
 #[derive(Debug, Parser)]
@@ -48,6 +51,17 @@ fn main() -> anyhow::Result<()> {
         for line in toci_sim::trace(last.saturating_sub(1), options) {
             println!("{line}");
         }
+    }
+    let faults: Vec<String> =
+        FAULTS.iter().zip(sum.faults).map(|(name, times)| format!("{name} {times}")).collect();
+    println!("faults: {}; leases expired {}, lost {}", faults.join(", "), sum.kept[0], sum.kept[1]);
+    let never = sum.never();
+    if a.seeds >= SEEDS_FOR_ALL && !never.is_empty() {
+        bail!(
+            "never happened in {} seeds, so nothing was shown of it: {}",
+            a.seeds,
+            never.join(", ")
+        );
     }
     println!(
         "{} seeds ({} on the real store), {} steps, {} leases active, {} commands taken, {} starts of the server: every rule held, in {:.1} s",

@@ -21,7 +21,23 @@ pub enum Mutation {
     HostSkipsReset,
     /// A restarted server forgets who waits.
     DropQueue,
+    /// The server's timers are ahead of its clock.
+    TimersRunAhead,
+    /// Wishes reach a host only when it opens its stream.
+    WishesNotSent,
 }
+
+/// What breaks in a run, by the index in [`Summary::faults`].
+pub const FAULTS: [&str; 8] = [
+    "server killed",
+    "agent crashed",
+    "host rebooted",
+    "host cut off",
+    "client cut off",
+    "client died or came back",
+    "commits fail",
+    "operator",
+];
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +87,10 @@ pub struct Summary {
     pub commands: u64,
     /// Starts of the server.
     pub starts: u64,
+    /// How often each of [`FAULTS`] happened.
+    pub faults: [u64; FAULTS.len()],
+    /// Leases that ended by themselves, in time: expired, lost.
+    pub kept: [u64; 2],
 }
 
 impl Summary {
@@ -81,6 +101,16 @@ impl Summary {
         self.active += s.active;
         self.commands += s.commands;
         self.starts += s.starts;
+        let faults = self.faults.iter_mut().zip(s.faults);
+        faults.chain(self.kept.iter_mut().zip(s.kept)).for_each(|(all, one)| *all += one);
+    }
+
+    /// Faults and rules that never had their turn: a run that is long enough must have none.
+    #[must_use]
+    pub fn never(&self) -> Vec<&'static str> {
+        let rules = [("expiry", self.kept[0]), ("loss", self.kept[1])];
+        let faults = FAULTS.into_iter().zip(self.faults);
+        faults.chain(rules).filter(|(_, times)| *times == 0).map(|(name, _)| name).collect()
     }
 }
 
@@ -176,6 +206,7 @@ mod tests {
             Ok(sum) => {
                 assert!(sum.active > 160 && sum.commands > 160 && sum.starts > 160, "{sum:?}");
                 assert_eq!(sum.real_store, 10);
+                assert_eq!(sum.never(), [""; 0], "{sum:?}");
             }
             Err(f) => panic!("{f}\n{}", f.log.join("\n")),
         }
@@ -229,5 +260,15 @@ mod tests {
     #[test]
     fn a_queue_lost_in_a_restart_is_caught() {
         is_caught(Mutation::DropQueue, "");
+    }
+
+    #[test]
+    fn a_lease_that_ends_too_early_is_caught() {
+        is_caught(Mutation::TimersRunAhead, "");
+    }
+
+    #[test]
+    fn a_server_that_does_not_wake_its_hosts_is_caught() {
+        is_caught(Mutation::WishesNotSent, "not served");
     }
 }

@@ -18,6 +18,9 @@ use toci_store::{Batch, ClockMark, Credential};
 /// A host that said nothing for so long is cut off.
 const HOST_SILENCE: Duration = Duration::from_secs(15);
 
+/// How far the mutated server's timers are ahead.
+const AHEAD: Duration = Duration::from_secs(5);
+
 /// What the server's process knows; a crash forgets it.
 pub(crate) struct SimServer {
     pub(crate) book: Book,
@@ -26,6 +29,7 @@ pub(crate) struct SimServer {
     boot: u64,
     unwritten: BTreeSet<TeId>,
     credentials: BTreeMap<(LeaseId, TeId), Credential>,
+    mutation: Mutation,
     /// Newest report of each host: boot, sequence, when.
     heard: BTreeMap<usize, (u64, u64, Time)>,
     streams: BTreeSet<usize>,
@@ -60,6 +64,7 @@ impl SimServer {
             boot,
             unwritten: BTreeSet::new(),
             credentials: BTreeMap::new(),
+            mutation,
             heard: BTreeMap::new(),
             streams: BTreeSet::new(),
         })
@@ -80,7 +85,9 @@ impl SimServer {
         forget: bool,
     ) -> anyhow::Result<Outcome> {
         let is_tick = event == Event::Tick;
-        let answer = self.book.on(event, self.clock(now));
+        let hasty = is_tick && self.mutation == Mutation::TimersRunAhead;
+        let ahead = if hasty { AHEAD } else { Duration::ZERO };
+        let answer = self.book.on(event, self.clock(now).after(ahead));
         if let (Ok(Answer::Lease(lease)), Some(c)) = (&answer, credential) {
             self.credentials.insert((*lease, c.te.clone()), Credential { lease: *lease, ..c });
         }

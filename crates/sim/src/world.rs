@@ -1,6 +1,8 @@
 //! One run: the parts, the network between them, faults, and the loop of happenings.
 
-use crate::check::{self, Grants};
+mod faults;
+
+use crate::check::{self, Grants, Promises};
 use crate::client::{Doing, SimClient};
 use crate::disk::Disk;
 use crate::host::{Gate, SimHost};
@@ -11,7 +13,7 @@ use crate::server::{SimServer, event_of, s_now};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use toci_core::id::{HostId, LeaseId, TeId};
-use toci_core::lease::{Answer, Event, TeState};
+use toci_core::lease::{Answer, End, Event, TeState};
 use toci_core::time::Time;
 use toci_store::Credential;
 
@@ -45,6 +47,7 @@ pub(crate) struct World {
     clients: Vec<SimClient>,
     client_cut: Vec<bool>,
     grants: Grants,
+    promises: Promises,
     calm: bool,
     failing_commits: u64,
     pub(crate) sum: Summary,
@@ -77,6 +80,7 @@ impl World {
             clients: (0..CLIENTS).map(|_| SimClient::new()).collect(),
             client_cut: vec![false; CLIENTS],
             grants: Grants::default(),
+            promises: Promises::default(),
             calm: false,
             failing_commits: 0,
             sum: Summary { seeds: 1, real_store: u64::from(real), ..Summary::default() },
@@ -378,6 +382,9 @@ impl World {
             Ask::Heartbeat(l) | Ask::Extend(l, _) | Ask::Hold(l, _) | Ask::Release(l) => Some(*l),
         };
         let answer = self.serve(event, None)?;
+        if let (Some(_), Ask::Heartbeat(lease)) = (&answer, ask) {
+            self.promises.heard(*lease, self.now);
+        }
         let lease = match (answer, about) {
             (Some(Answer::Lease(id)), _) => id,
             // Refused (it is over, or not active yet): the client learns how the lease stands.
@@ -422,6 +429,12 @@ impl World {
             self.note(|| "  the commit failed".into());
             return Ok(None);
         }
+        // What is on disk counts, told or not.
+        for id in &outcome.changes.leases {
+            let kept = self.promises.seen(server, *id, self.now)?;
+            self.sum.kept[0] += u64::from(kept == Some(End::Expired));
+            self.sum.kept[1] += u64::from(kept == Some(End::Lost));
+        }
         if outcome.changes.durable && !self.calm && self.random.per_mille(4) {
             self.note(|| "  the server dies before it tells".into());
             self.server_dies();
@@ -432,7 +445,9 @@ impl World {
             self.grants.made(&server.book, *id, &self.hosts)?;
         }
         for (host, wish) in server.wishes(&outcome.changes, &self.ids) {
-            self.push(host, wish);
+            if mutation != Mutation::WishesNotSent {
+                self.push(host, wish);
+            }
         }
         for id in &outcome.changes.leases {
             let owner = self.server.as_ref().and_then(|s| s.book.lease(*id)).map(|l| {
@@ -508,6 +523,7 @@ impl World {
                 .map_err(|e| format!("{e:#}"))?;
         check::nothing_lost(&server, &mut self.disk, &self.clients)?;
         self.server = Some(server);
+        self.promises.server_started(self.now, self.boot);
         self.server_life += 1;
         self.sum.starts += 1;
         self.at(SERVER_TIMER, Happening::ServerTimer { life: self.server_life });
@@ -519,80 +535,5 @@ impl World {
             self.at(soon, Happening::HostLinkHeals { host });
         }
         Ok(())
-    }
-
-    fn server_dies(&mut self) {
-        self.server = None;
-        let away = Duration::from_millis(200 + self.random.below(10_000));
-        let reboot = self.random.per_mille(200);
-        self.at(away, Happening::ServerStarts { reboot });
-    }
-
-    fn fault(&mut self) -> Result<(), String> {
-        if self.calm {
-            return Ok(());
-        }
-        let next = Duration::from_millis(500 + self.random.below(8_000));
-        self.at(next, Happening::Fault);
-        let host = self.random.index(HOSTS);
-        let client = self.random.index(CLIENTS);
-        let kind = self.random.below(8);
-        self.note(|| format!("  fault {kind}, host {host}, client {client}"));
-        let some = |r: &mut Random, s: u64| Duration::from_millis(500 + r.below(s * 1_000));
-        match kind {
-            0 => {
-                if self.server.is_some() {
-                    self.server_dies();
-                }
-            }
-            1 | 2 => {
-                if self.hosts[host].up {
-                    self.hosts[host].up = false;
-                    let same_boot = kind == 1;
-                    let away = some(&mut self.random, 20);
-                    self.at(away, Happening::HostStarts { host, same_boot });
-                }
-            }
-            3 => {
-                self.host_cut[host] = true;
-                let away = some(&mut self.random, 90);
-                self.at(away, Happening::HostLinkHeals { host });
-            }
-            4 => {
-                self.client_cut[client] = true;
-                let away = some(&mut self.random, 30);
-                self.at(away, Happening::ClientLinkHeals { client });
-            }
-            5 => {
-                // A dead client is replaced by one that knows its keys but not what it did.
-                let c = &mut self.clients[client];
-                if c.alive {
-                    c.alive = false;
-                } else {
-                    c.alive = true;
-                    c.doing = Doing::Nothing;
-                }
-            }
-            6 => self.failing_commits = 1 + self.random.below(3),
-            _ => self.operator(host)?,
-        }
-        Ok(())
-    }
-
-    fn operator(&mut self, host: usize) -> Result<(), String> {
-        let n = 1 + u32::try_from(self.random.below(u64::from(TES))).unwrap_or(0);
-        let Ok(te) = TeId::of(&self.ids[host], n) else { return Ok(()) };
-        let event = match self.random.below(6) {
-            0 => Event::DrainTe { te, drain: true },
-            1 => Event::Quarantine { te, reason: String::new() },
-            2 => Event::ResetTe(te),
-            3 => {
-                let live = self.server.as_ref().and_then(|s| s.book.te(&te)?.state.lease());
-                let Some(lease) = live else { return Ok(()) };
-                Event::Revoke { lease, reason: String::new() }
-            }
-            _ => Event::DrainTe { te, drain: false },
-        };
-        self.serve(event, None).map(drop)
     }
 }
