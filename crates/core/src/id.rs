@@ -127,6 +127,60 @@ impl<'de> Deserialize<'de> for LeaseId {
     }
 }
 
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u128);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&format!("{:032x}", self.0))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadName;
+            fn from_str(s: &str) -> Result<Self, BadName> {
+                let hex = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f');
+                match u128::from_str_radix(s, 16) {
+                    Ok(n) if s.len() == 32 && s.bytes().all(hex) => Ok(Self(n)),
+                    Ok(_) | Err(_) => Err(BadName(s.chars().take(80).collect())),
+                }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// An item of a pipeline; 32 hex digits.
+    ItemId
+);
+hex_id!(
+    /// One speculative state of an item with its runs; 32 hex digits, `Z` before them in refs.
+    BuildSetId
+);
+hex_id!(
+    /// One attempt of a job; 32 hex digits, ZUUL_UUID.
+    RunId
+);
+hex_id!(
+    /// One thing to tell; 32 hex digits.
+    ReportId
+);
+
 /// How often a TE has been granted. Every grant increments it; host and gateway refuse an older one.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

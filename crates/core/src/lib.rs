@@ -7,7 +7,10 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod event;
 pub mod id;
+pub mod layout;
 pub mod lease;
+pub mod pipeline;
 pub mod refused;
 pub mod time;
