@@ -13,4 +13,5 @@ pub mod layout;
 pub mod lease;
 pub mod pipeline;
 pub mod refused;
+pub mod run;
 pub mod time;
