@@ -1,1 +1,8 @@
-//! REACHES.
+//! REACHES. Everything outside the control plane, behind ports: forges, git, nodes, log storage.
+//!
+//! What others do best is done by their programs ([`program`]): git, OpenSSH. Nothing here decides; outcomes are values
+//! of `toci-core`.
+#![forbid(unsafe_code)]
+
+pub mod git;
+pub mod program;
