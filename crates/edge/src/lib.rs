@@ -5,4 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod git;
+pub mod node;
 pub mod program;

@@ -1,0 +1,196 @@
+//! The provider `local`: a sandbox of processes on this machine, with mount, network, pid, ipc, uts and user
+//! namespaces of its own. The quick default: a node is there in a tenth of a second.
+//!
+//! Inside, root is an unprivileged user of the machine that exists nowhere else, so nothing of the machine can be
+//! changed; `/tmp`, `/opt/stack`, `/home` and `/root` are fresh. The first process reads from a pipe that this process holds: when
+//! it goes, by any means, the sandbox ends, and everything in it.
+
+use super::session::Session;
+use crate::program::{Call, CallError, Group};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// Users 200,000 to 265,535 of the machine belong to sandboxes.
+const FIRST_USER: u32 = 200_000;
+/// Processes of one sandbox at most: a job that forks for ever harms itself alone.
+const PROCESSES_MAX: u32 = 4096;
+/// How long a sandbox may take to come up.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// One `ip` command.
+const IP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the first process does: fresh folders, its own /proc, then it waits for the end.
+const INIT: &str = r#"
+set -e
+mount -t proc proc /proc
+for d in /tmp /opt /home /root /var/tmp /run /srv /mnt; do
+    [ -d "$d" ] && mount -t tmpfs -o mode=755 tmpfs "$d"
+done
+chmod 1777 /tmp /var/tmp
+mkdir -p /opt/stack/new /home/toci
+hostname "$1" 2>/dev/null || true
+ip link set lo up
+echo ready
+exec cat >/dev/null
+"#;
+
+/// A sandbox could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// A command did not run.
+    #[error("{what}")]
+    Call {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: CallError,
+    },
+    /// A command refused.
+    #[error("{what}: {why}")]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// How a sandbox reaches the world: a veth pair whose outer end is in our network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Our end.
+    pub outside: Ipv4Addr,
+    /// The sandbox's end; our end is its default route.
+    pub inside: Ipv4Addr,
+}
+
+/// A running sandbox. It ends when this value goes.
+#[derive(Debug)]
+pub struct LocalNode {
+    group: Group,
+    pid: u32,
+    veth: Option<String>,
+}
+
+impl LocalNode {
+    /// Makes sandbox number `number` (its user and its device are named after it).
+    pub async fn start(
+        name: &str,
+        number: u16,
+        link: Option<Link>,
+    ) -> Result<LocalNode, LocalError> {
+        let user = (FIRST_USER + u32::from(number)).to_string();
+        let what = "start a sandbox";
+        let mut group = Call::new("prlimit", START_LIMIT)
+            .args([&format!("--nproc={PROCESSES_MAX}"), "--core=0", "setpriv"])
+            .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--inh-caps=-all"])
+            .args([
+                "unshare",
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "--net",
+                "--pid",
+                "--ipc",
+                "--uts",
+            ])
+            .args([
+                "--fork",
+                "--kill-child",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                INIT,
+                "init",
+                name,
+            ])
+            .env("HOME", "/root")
+            .start()
+            .map_err(|source| LocalError::Call { what, source })?;
+        let ready = tokio::time::timeout(START_LIMIT, ready(&mut group)).await;
+        if !matches!(ready, Ok(true)) {
+            let mut why = String::new();
+            if let Some(stream) = &mut group.child.stderr {
+                let mut stream = stream.take(4096);
+                let read = stream.read_to_string(&mut why);
+                // What it said so far; the group is killed below.
+                let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
+            }
+            let why = format!("it did not come up: {}", why.trim());
+            return Err(LocalError::Refused { what, why });
+        }
+        let starter = group.child.id().unwrap_or_default();
+        let Some(pid) = child_of(starter) else {
+            return Err(LocalError::Refused { what, why: "it ended at once".to_owned() });
+        };
+        let mut node = LocalNode { group, pid, veth: None };
+        if let Some(link) = link {
+            node.connect(number, link).await?;
+        }
+        Ok(node)
+    }
+
+    /// The way into it.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session::Namespaces { pid: self.pid }
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.group.child.try_wait(), Ok(None))
+    }
+
+    async fn connect(&mut self, number: u16, link: Link) -> Result<(), LocalError> {
+        let (outer, inner) = (format!("tocin{number}"), format!("tocin{number}i"));
+        // Left over from a process that was killed.
+        let _ = Call::new("ip", IP_LIMIT).args(["link", "del", &outer]).run(b"").await;
+        let pid = self.pid.to_string();
+        ip(&["link", "add", &outer, "type", "veth", "peer", "name", &inner, "netns", &pid]).await?;
+        self.veth = Some(outer.clone());
+        ip(&["addr", "add", &format!("{}/31", link.outside), "dev", &outer]).await?;
+        ip(&["link", "set", &outer, "up"]).await?;
+        let text = format!(
+            "ip addr add {0}/31 dev {inner} && ip link set {inner} up && ip route add default via {1}",
+            link.inside, link.outside
+        );
+        let what = "connect a sandbox";
+        match self.session().run(what, &text, b"", IP_LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(e) => Err(LocalError::Refused { what, why: e.to_string() }),
+        }
+    }
+}
+
+impl Drop for LocalNode {
+    fn drop(&mut self) {
+        // The group's own end kills the sandbox; its device goes with the network namespace.
+        drop(self.group.child.stdin.take());
+    }
+}
+
+async fn ip(arguments: &[&str]) -> Result<(), LocalError> {
+    let what = "connect a sandbox";
+    let ended = Call::new("ip", IP_LIMIT)
+        .args(arguments)
+        .run(b"")
+        .await
+        .map_err(|source| LocalError::Call { what, source })?;
+    if ended.is_well() { Ok(()) } else { Err(LocalError::Refused { what, why: ended.complaint }) }
+}
+
+/// Reads the first word that the sandbox says.
+async fn ready(group: &mut Group) -> bool {
+    let Some(output) = &mut group.child.stdout else { return false };
+    let mut word = [0; 6];
+    output.read_exact(&mut word).await.is_ok() && word == *b"ready\n"
+}
+
+/// The child of a process that has one.
+fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}

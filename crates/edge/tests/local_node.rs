@@ -1,0 +1,127 @@
+//! Sandboxed nodes, real ones. Needs root, as the server that makes them does.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+use toci_edge::node::console::Lines;
+use toci_edge::node::local::LocalNode;
+use toci_edge::node::{SessionError, Step};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A number for each test of this process, so that their users differ.
+fn number() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let process = u16::try_from(std::process::id() % 600).unwrap();
+    process * 100 + NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+async fn node() -> LocalNode {
+    LocalNode::start("node1", number(), None).await.unwrap()
+}
+
+fn step(script: &str) -> Step {
+    Step {
+        control: "/tmp/control".into(),
+        folder: "/tmp".into(),
+        environment: "/dev/null".into(),
+        script: script.into(),
+    }
+}
+
+#[tokio::test]
+async fn root_inside_is_nobody_outside() {
+    let node = node().await;
+    let session = node.session();
+    let text =
+        "id -u; hostname; ls /root | wc -l; touch /etc/x /usr/x 2>&1; ls /proc | grep -c '^[0-9]'";
+    let ended = session.try_run("look", text, b"", LIMIT).await.unwrap();
+    let said = ended.text();
+    let mut lines = said.lines();
+    assert_eq!((lines.next(), lines.next(), lines.next()), (Some("0"), Some("node1"), Some("0")));
+    assert_eq!(said.matches("Permission denied").count(), 2, "{said}");
+    // Only its own processes: the first one, the shell and what it runs.
+    let processes: u32 = said.lines().last().unwrap().parse().unwrap();
+    assert!(processes < 10, "{said}");
+    assert!(!std::path::Path::new("/etc/x").exists());
+}
+
+#[tokio::test]
+async fn it_has_no_network_but_its_own() {
+    let node = node().await;
+    let ended = node.session().run("look", "ip -o link | wc -l", b"", LIMIT).await.unwrap();
+    assert_eq!(ended.text().trim(), "1");
+}
+
+#[tokio::test]
+async fn files_go_in_and_come_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node().await;
+    let session = node.session();
+    session.put("/opt/stack/new/a dir/it's", b"hello\0world", 0o600).await.unwrap();
+    let text = "stat -c %a \"/opt/stack/new/a dir/it's\"";
+    assert_eq!(session.run("look", text, b"", LIMIT).await.unwrap().text().trim(), "600");
+    let tar = folder.path().join("x.tar");
+    session.fetch("/opt/stack/new", &tar, 1 << 20, LIMIT).await.unwrap();
+    assert!(std::fs::read(&tar).unwrap().windows(11).any(|w| w == b"hello\0world"));
+    let too_much = session.fetch("/opt/stack/new", &tar, 100, LIMIT).await;
+    assert!(matches!(too_much, Err(SessionError::TooMuch { .. })), "{too_much:?}");
+    let none = session.fetch("/nowhere", &tar, 100, LIMIT).await;
+    assert!(matches!(none, Err(SessionError::Failed { .. })), "{none:?}");
+}
+
+#[tokio::test]
+async fn a_step_streams_its_lines_while_they_are_written() {
+    let node = node().await;
+    let session = node.session();
+    // It goes on only when somebody who has seen the first line says so.
+    let step = step(
+        "echo one; echo two >&2; until [ -e /tmp/go ]; do sleep 0.01; done; echo three; exit 7",
+    );
+    let mut group = session.start(&step).unwrap();
+    let mut lines = Lines::new(group.child.stdout.take().unwrap());
+    assert_eq!(lines.next().await.as_deref(), Some("one"));
+    assert_eq!(lines.next().await.as_deref(), Some("two"));
+    session.put("/tmp/go", b"", 0o600).await.unwrap();
+    assert_eq!(lines.next().await.as_deref(), Some("three"));
+    assert_eq!(lines.next().await, None);
+    let code = group.child.wait().await.unwrap().code();
+    assert_eq!(code, Some(7));
+    assert!(!session.is_lost(code));
+}
+
+#[tokio::test]
+async fn a_step_and_its_children_can_be_ended() {
+    let node = node().await;
+    let session = node.session();
+    let step = step("trap 'echo told; exit 3' TERM; sleep 1000 & echo up; wait");
+    let mut group = session.start(&step).unwrap();
+    let mut lines = Lines::new(group.child.stdout.take().unwrap());
+    assert_eq!(lines.next().await.as_deref(), Some("up"));
+    session.signal(&step, "TERM").await.unwrap();
+    assert_eq!(lines.next().await.as_deref(), Some("told"));
+    assert_eq!(lines.next().await, None, "a child holds the output open");
+    assert_eq!(group.child.wait().await.unwrap().code(), Some(3));
+}
+
+#[tokio::test]
+async fn everything_ends_with_the_node() {
+    let mut node = node().await;
+    let session = node.session();
+    assert!(node.is_alive());
+    session
+        .run("fork", "setsid sleep 1000 >/dev/null 2>&1 </dev/null &", b"", LIMIT)
+        .await
+        .unwrap();
+    let bomb = "ulimit -u 200; f() { f | f & }; (f) >/dev/null 2>&1 </dev/null &";
+    session.run("fork for ever", bomb, b"", LIMIT).await.unwrap();
+    drop(node);
+    let end = Instant::now() + LIMIT;
+    loop {
+        match session.try_run("look", "true", b"", LIMIT).await {
+            Err(SessionError::Unreachable { .. }) => break,
+            other => assert!(Instant::now() < end, "still there: {other:?}"),
+        }
+    }
+}
