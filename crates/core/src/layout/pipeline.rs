@@ -107,7 +107,8 @@ pub struct TriggerFilter {
 }
 
 /// Votes and flags of a Gerrit review, e.g. `verified: 2`, `submit: true`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum GerritVote {
     /// A label (normalised) and its value.
     Label(String, i32),
@@ -116,7 +117,8 @@ pub enum GerritVote {
 }
 
 /// One way to tell a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reporter {
     /// To a source: votes, comment, merge. The name is the source's.
     Source {

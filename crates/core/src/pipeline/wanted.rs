@@ -5,6 +5,7 @@ use crate::event::{Branch, Change, ChangeKey, ProjectKey, RefName, RefUpdate, Re
 use crate::id::{BuildSetId, ItemId, ReportId, RunId};
 use crate::layout::{Job, MergeMode, PipelineName, Precedence, Reporter};
 use crate::time::Time;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Everything that is wanted at a moment. What is no longer in it is to be stopped.
@@ -16,10 +17,13 @@ pub struct Wanted {
     pub runs: Vec<RunWish>,
     /// Reports.
     pub reports: Vec<ReportWish>,
+    /// Runs that are not wanted any more but still hold a semaphore: each is answered by `Finished` once it is
+    /// certain that nothing of it runs, also when it never began.
+    pub stopping: Vec<RunId>,
 }
 
 /// One link of a series to be merged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergeItem {
     /// Of which project.
     pub project: ProjectKey,
@@ -30,7 +34,8 @@ pub struct MergeItem {
 }
 
 /// What is put on top of the branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MergeSubject {
     /// A change.
     Change {
@@ -107,9 +112,7 @@ pub struct RunWish {
 }
 
 /// What a report is about.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportAction {
     /// It entered.
