@@ -175,6 +175,17 @@ impl Gate {
         Ok(self.freeze(&self.layout, item))
     }
 
+    /// Runs see their change as it is now.
+    pub(super) fn refresh_context(&mut self, id: ItemId) {
+        let Some(item) = self.items.get(&id).filter(|item| item.set.context.is_some()) else {
+            return;
+        };
+        let context = Arc::new(self.context(item));
+        if let Some(item) = self.items.get_mut(&id) {
+            item.set.context = Some(context);
+        }
+    }
+
     fn context(&self, item: &Item) -> RunContext {
         let merged = matches!(item.subject, Subject::Change(_));
         RunContext {

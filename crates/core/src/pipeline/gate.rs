@@ -278,11 +278,12 @@ impl Gate {
 
     /// Takes in fresh views of changes.
     fn see(&mut self, changes: Vec<Change>, turn: &mut Turn<'_>) {
-        let fresh: BTreeSet<ChangeKey> = changes.iter().map(|c| c.key.clone()).collect();
+        let mut fresh: BTreeSet<ChangeKey> = BTreeSet::new();
         for change in changes {
             if change.current {
-                self.outdate(&change.key);
+                self.outdate(&change.key, &mut fresh);
             }
+            fresh.insert(change.key.clone());
             self.views.insert(change.key.clone(), Arc::new(change));
         }
         self.touch_readers(&fresh);
@@ -292,11 +293,12 @@ impl Gate {
     }
 
     /// Older patchsets are not current any more.
-    fn outdate(&mut self, current: &ChangeKey) {
+    fn outdate(&mut self, current: &ChangeKey, changed: &mut BTreeSet<ChangeKey>) {
         let first = ChangeKey { patchset: String::new(), ..current.clone() };
         let same = self.views.range_mut(first..).take_while(|(key, _)| key.same_change(current));
-        for (_, view) in same.filter(|(key, view)| *key != current && view.current) {
+        for (key, view) in same.filter(|(key, view)| *key != current && view.current) {
             Arc::make_mut(view).current = false;
+            changed.insert(key.clone());
         }
     }
 
@@ -315,6 +317,7 @@ impl Gate {
             self.items.values().filter(|item| reads(item)).map(|item| item.id).collect();
         for id in readers {
             self.touch(id);
+            self.refresh_context(id);
         }
     }
 

@@ -32,6 +32,9 @@ mod walk;
 mod wanted;
 mod wish;
 
+#[cfg(test)]
+mod tests;
+
 pub use answer::{Answer, Changes, End, Left, Note};
 pub use gate::{Gate, Policy, ReadProject};
 pub use input::{Input, MergeOutcome, ReportOutcome, RunResult, RunUpdate, Subject};
