@@ -58,10 +58,11 @@ pub(super) fn run(world: &mut World, layouts: &[String], line: &str) {
         "enqueue" | "dequeue" | "promote" => order(world, words[0], rest),
         "relayout" => world.put(Input::Layout(layout(&layouts[arg(0).parse::<usize>().unwrap()]))),
         "restart" => world.gate = world.read_back(),
-        "wait" => {
+        "premerge" => world.merge_of(number(arg(0))),
+        "wait" => (0..arg(1).parse().unwrap_or(1)).for_each(|_| {
             world.now = world.now.after(Duration::from_secs(arg(0).parse().unwrap()));
             world.put(Input::Tick);
-        }
+        }),
         "policy" => policy(world, rest),
         "hold" | "go" | "conflict" | "broken" | "refuse" | "later" | "unmerging" => {
             habit(world, words[0], rest);

@@ -8,7 +8,7 @@ use crate::event::{
 use crate::id::{BuildSetId, ItemId, ReportId, RunId};
 use crate::layout::{Layout, Reporter};
 use crate::pipeline::{
-    Answer, Changes, Gate, Input, ItemRow, MergeOutcome, MergeSubject, MergeWish, Policy,
+    Answer, Changes, End, Gate, Input, ItemRow, MergeOutcome, MergeSubject, MergeWish, Policy,
     ReportOutcome, ReportRow, ReportWish, Rows, RunUpdate, RunWish, StateRow, Subject,
 };
 use crate::refused::Refused;
@@ -48,9 +48,12 @@ pub(super) struct World {
     pub(super) habits: Habits,
     pub(super) log: Vec<String>,
     pub(super) last_text: BTreeMap<Subject, String>,
+    /// Everything that ever came in, in order, and how what left ended.
+    pub(super) entered: Vec<ItemId>,
+    pub(super) left: BTreeMap<ItemId, End>,
     next_id: u128,
-    runs: BTreeMap<RunId, RunWish>,
-    merges: BTreeMap<BuildSetId, MergeWish>,
+    pub(super) runs: BTreeMap<RunId, RunWish>,
+    pub(super) merges: BTreeMap<BuildSetId, MergeWish>,
     pub(super) reports: BTreeMap<ReportId, ReportWish>,
     stopping: Vec<RunId>,
     disk: Disk,
@@ -67,6 +70,8 @@ impl World {
             habits: Habits::default(),
             log: Vec::new(),
             last_text: BTreeMap::new(),
+            entered: Vec::new(),
+            left: BTreeMap::new(),
             next_id: 0,
             runs: BTreeMap::new(),
             merges: BTreeMap::new(),
@@ -126,6 +131,8 @@ impl World {
     }
 
     fn write_down(&mut self, answer: &Answer) {
+        self.entered.extend(&answer.entered);
+        self.left.extend(answer.left.iter().map(|left| (left.item, left.end)));
         for note in &answer.notes {
             let whom = note.subject.as_ref().map(short).unwrap_or_default();
             let pipeline = note.pipeline.as_ref().map(|p| p.0.clone()).unwrap_or_default();
@@ -318,6 +325,16 @@ impl World {
             };
             self.put(Input::Run { run, update });
         }
+    }
+
+    /// The merge of one change, though merges are held.
+    pub(super) fn merge_of(&mut self, number: u64) {
+        let own = |wish: &&MergeWish| match &wish.series.last().unwrap().subject {
+            MergeSubject::Change { key, .. } => key.number == number,
+            MergeSubject::Ref(_) | MergeSubject::Tip => false,
+        };
+        let wish = self.merges.values().find(own).cloned().expect("a merge of it is wanted");
+        self.merge(&wish);
     }
 
     pub(super) fn has_runs(&self) -> bool {
