@@ -121,7 +121,8 @@ impl Gate {
         let mut todo = VecDeque::from([subject.clone()]);
         let mut first = true;
         while let Some(next) = todo.pop_front() {
-            match self.enter_one(lane, &next, forced, turn) {
+            // Nobody asked for what comes behind: it has to meet the requirements.
+            match self.enter_one(lane, &next, forced && first, turn) {
                 Ok(entered) => {
                     for id in entered {
                         self.greet(lane, id, turn);
@@ -129,7 +130,10 @@ impl Gate {
                     }
                 }
                 Err(why) if first => {
-                    self.explain(lane, &next, &why, turn);
+                    // Who asked by hand gets it as the answer.
+                    if !forced {
+                        self.explain(lane, &next, &why, turn);
+                    }
                     return Err(why);
                 }
                 // A change that needs this one is not ready itself.

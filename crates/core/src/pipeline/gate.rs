@@ -135,28 +135,33 @@ impl Gate {
         ids: &mut dyn FnMut() -> u128,
     ) -> Result<Answer, Refused> {
         let mut turn = Turn { now, ids, answer: Answer::default(), events: VecDeque::new() };
+        let taken = self.take(input, &mut turn);
+        self.settle(&mut turn);
+        taken.map(|()| turn.answer)
+    }
+
+    fn take(&mut self, input: Input, turn: &mut Turn<'_>) -> Result<(), Refused> {
         match input {
             Input::Event { event, changes } => {
-                self.see(changes, &mut turn);
-                self.happened(&event, &mut turn);
+                self.see(changes, turn);
+                self.happened(&event, turn);
             }
-            Input::Changes(changes) => self.see(changes, &mut turn),
-            Input::Merge { build_set, outcome } => self.merged(build_set, outcome, &mut turn),
-            Input::Run { run, update } => self.run_news(run, update, &mut turn),
-            Input::Report { report, outcome } => self.reported(report, outcome, &mut turn),
+            Input::Changes(changes) => self.see(changes, turn),
+            Input::Merge { build_set, outcome } => self.merged(build_set, outcome, turn),
+            Input::Run { run, update } => self.run_news(run, update, turn),
+            Input::Report { report, outcome } => self.reported(report, outcome, turn),
             Input::Enqueue { pipeline, subject, changes } => {
-                self.see(changes, &mut turn);
-                self.enqueue_by_hand(&pipeline, subject, &mut turn)?;
+                self.see(changes, turn);
+                self.enqueue_by_hand(&pipeline, subject, turn)?;
             }
             Input::Dequeue { pipeline, subject } => {
-                self.dequeue_by_hand(&pipeline, &subject, &mut turn)?;
+                self.dequeue_by_hand(&pipeline, &subject, turn)?;
             }
             Input::Promote { pipeline, changes } => self.promote(&pipeline, &changes)?,
-            Input::Layout(layout) => self.reconfigure(layout, &mut turn),
+            Input::Layout(layout) => self.reconfigure(layout, turn),
             Input::Tick => {}
         }
-        self.settle(&mut turn);
-        Ok(turn.answer)
+        Ok(())
     }
 
     /// What changed since the last call: rows to write.
@@ -195,6 +200,20 @@ impl Gate {
             Manager::Independent => Some(item.group),
             Manager::Dependent => self.lanes[lane].by_project.get(&item.project).copied(),
         }
+    }
+
+    /// The queues of a lane, the one with the oldest or promoted item first.
+    pub(super) fn queues_in_order(&self, lane: usize) -> Vec<u64> {
+        let queues = &self.lanes[lane].queues;
+        let mut numbers: Vec<u64> = queues.keys().copied().collect();
+        match self.pipeline(lane).manager {
+            Manager::Dependent => {}
+            Manager::Independent => numbers.sort_by_cached_key(|number| {
+                let first = queues.get(number).and_then(|queue| queue.items.first());
+                first.and_then(|id| self.items.get(id)).map(|item| item.order)
+            }),
+        }
+        numbers
     }
 
     /// Lane and queue of an item.

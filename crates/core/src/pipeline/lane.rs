@@ -7,6 +7,10 @@ use crate::id::ItemId;
 use crate::layout::{Growth, JobTree, Layout, Manager, Pipeline, Window};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Items of a queue that are worked on at most, also when the pipeline sets no limit: every one of them is a merge and runs
+/// on top of all those ahead, so that they cost with the square of their number.
+pub(super) const WINDOW_MAX: u32 = 200;
+
 /// A pipeline with what stands in it. Its place is that of the pipeline in the layout.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lane {
@@ -138,8 +142,8 @@ pub(super) fn grown(window: u32, rule: &Window) -> u32 {
     match rule.increase {
         // No limit stays no limit.
         Growth::Linear(_) | Growth::Exponential(_) if window == 0 => 0,
-        Growth::Linear(by) => window.saturating_add(by),
-        Growth::Exponential(by) => window.saturating_mul(by.max(1)),
+        Growth::Linear(by) => window.saturating_add(by).min(WINDOW_MAX.max(window)),
+        Growth::Exponential(by) => window.saturating_mul(by.max(1)).min(WINDOW_MAX.max(window)),
     }
 }
 
@@ -169,5 +173,6 @@ mod tests {
         };
         assert_eq!((grown(20, &rule), shrunk(22, &rule), shrunk(40, &rule)), (40, 20, 35));
         assert_eq!((grown(0, &rule), shrunk(0, &rule)), (0, 0), "no limit");
+        assert_eq!((grown(150, &rule), grown(500, &rule)), (WINDOW_MAX, 500), "no more than helps");
     }
 }

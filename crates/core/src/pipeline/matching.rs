@@ -221,3 +221,223 @@ fn own_labels(pipeline: &Pipeline) -> Vec<&str> {
     }
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Person, RefName, SubmitRecord};
+    use crate::pipeline::tests::a_pipeline;
+    use core::time::Duration;
+
+    const NOW: Time = Time(1_000_000_000_000);
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text).unwrap()
+    }
+
+    /// One trigger, one event, one change, each edited.
+    fn hears(
+        filter: impl FnOnce(&mut TriggerFilter),
+        event: impl FnOnce(&mut TriggerEvent),
+        change: impl FnOnce(&mut Change),
+    ) -> bool {
+        let (mut pipeline, mut an_event, mut a_change) = a_pipeline();
+        filter(&mut pipeline.triggers[0]);
+        event(&mut an_event);
+        change(&mut a_change);
+        triggers(&pipeline, &an_event, Some(&a_change), NOW)
+    }
+
+    fn vote(label: &str, value: i32, seconds_ago: i64) -> Approval {
+        let by = Person {
+            username: "jenkins".to_owned(),
+            email: "jenkins@example.org".to_owned(),
+            name: String::new(),
+        };
+        Approval { label: label.to_owned(), value, by, at: Time(NOW.0 - seconds_ago * 1_000_000) }
+    }
+
+    #[test]
+    fn each_filter_counts() {
+        assert!(hears(|_| (), |_| (), |_| ()));
+        assert!(!hears(|_| (), |e| e.kind = EventKind::Timer, |_| ()));
+        assert!(!hears(|_| (), |e| e.kind = EventKind::ChangeMerged, |_| ()));
+        assert!(hears(|f| f.events.clear(), |e| e.kind = EventKind::ChangeMerged, |_| ()));
+        let other = crate::event::SourceName::new("other").unwrap();
+        assert!(!hears(|_| (), |e| e.project.source = other, |_| ()));
+        assert!(hears(|f| f.branches = vec![pattern("mast")], |_| (), |_| ()));
+        assert!(!hears(|f| f.branches = vec![pattern("aster")], |_| (), |_| ()));
+        assert!(!hears(|f| f.branches = vec![pattern("m")], |e| e.branch = None, |_| ()));
+        assert!(hears(
+            |f| f.comments = vec![pattern("check")],
+            |e| e.comment = "recheck".into(),
+            |_| ()
+        ));
+        assert!(!hears(
+            |f| f.comments = vec![pattern("^check")],
+            |e| e.comment = "recheck".into(),
+            |_| ()
+        ));
+        let by = |e: &mut TriggerEvent| {
+            e.by = Person {
+                username: "jenkins".into(),
+                email: "j@example.org".into(),
+                name: String::new(),
+            };
+        };
+        assert!(hears(|f| f.usernames = vec![pattern("enk")], by, |_| ()));
+        assert!(!hears(|f| f.usernames = vec![pattern("zuul")], by, |_| ()));
+        assert!(hears(|f| f.emails = vec![pattern("nobody"), pattern("example")], by, |_| ()));
+        assert!(!hears(|f| f.emails = vec![pattern("example.com")], by, |_| ()));
+    }
+
+    #[test]
+    fn votes_given_with_the_event_must_all_be_there() {
+        let wants = |f: &mut TriggerFilter| {
+            f.approvals = vec![("verified".into(), vec![1, 2]), ("workflow".into(), vec![1])];
+        };
+        let gives = |votes: &[(&str, i32)]| {
+            let votes = votes.iter().map(|(l, v)| ((*l).to_owned(), *v)).collect();
+            move |e: &mut TriggerEvent| e.approvals = votes
+        };
+        assert!(hears(wants, gives(&[("workflow", 1), ("verified", 2)]), |_| ()));
+        assert!(!hears(wants, gives(&[("verified", 2)]), |_| ()));
+        assert!(!hears(wants, gives(&[("workflow", 1), ("verified", -2)]), |_| ()));
+    }
+
+    #[test]
+    fn votes_that_stand_are_required_or_rejected_by_age_and_person() {
+        let rule = |edit: fn(&mut ApprovalRule)| {
+            let mut rule = ApprovalRule {
+                labels: vec![("verified".into(), vec![1, 2])],
+                ..ApprovalRule::default()
+            };
+            edit(&mut rule);
+            rule
+        };
+        let required = |edit: fn(&mut ApprovalRule), votes: Vec<Approval>| {
+            hears(|f| f.require_approvals = vec![rule(edit)], |_| (), |c| c.approvals = votes)
+        };
+        assert!(required(|_| (), vec![vote("verified", 1, 5)]));
+        assert!(!required(|_| (), vec![vote("verified", -1, 5), vote("workflow", 1, 5)]));
+        assert!(!required(|_| (), Vec::new()), "a change without votes meets nothing");
+        assert!(required(
+            |r| r.username = Some(pattern("^jenkins$")),
+            vec![vote("verified", 1, 5)]
+        ));
+        assert!(!required(|r| r.email = Some(pattern("zuul")), vec![vote("verified", 1, 5)]));
+        let old = |r: &mut ApprovalRule| r.older_than = Some(Duration::from_secs(60));
+        assert!(
+            required(old, vec![vote("verified", 1, 61)])
+                && !required(old, vec![vote("verified", 1, 59)])
+        );
+        let young = |r: &mut ApprovalRule| r.newer_than = Some(Duration::from_secs(60));
+        assert!(
+            !required(young, vec![vote("verified", 1, 61)])
+                && required(young, vec![vote("verified", 1, 59)])
+        );
+        let both = |r: &mut ApprovalRule| r.labels.push(("workflow".into(), vec![1]));
+        assert!(required(both, vec![vote("verified", 2, 5), vote("workflow", 1, 5)]));
+        assert!(!required(both, vec![vote("verified", 2, 5)]));
+        let rejected = |votes: Vec<Approval>| {
+            !hears(|f| f.reject_approvals = vec![rule(|_| ())], |_| (), |c| c.approvals = votes)
+        };
+        assert!(rejected(vec![vote("verified", 2, 5)]) && !rejected(vec![vote("verified", -2, 5)]));
+    }
+
+    #[test]
+    fn refs_are_matched_by_zuuls_names() {
+        let updated = |name: &'static str| {
+            move |e: &mut TriggerEvent| {
+                e.kind = EventKind::RefUpdated;
+                e.reference = Some(RefName::new(name).unwrap());
+            }
+        };
+        let heads = |f: &mut TriggerFilter| {
+            f.events = vec![EventKind::RefUpdated];
+            f.refs = vec![pattern("^(?!refs/).*$")];
+        };
+        assert!(hears(heads, updated("refs/heads/master"), |_| ()));
+        assert!(!hears(heads, updated("refs/tags/1.0"), |_| ()));
+        assert!(!hears(heads, |e| e.kind = EventKind::RefUpdated, |_| ()), "no ref");
+    }
+
+    #[test]
+    fn timers_and_own_events_have_their_triggers() {
+        let timer = |f: &mut TriggerFilter| {
+            f.trigger = Trigger::Timer;
+            f.events.clear();
+            f.timespecs = vec!["0 6 * * *".into()];
+        };
+        let at = |time: &'static str| {
+            move |e: &mut TriggerEvent| {
+                e.kind = EventKind::Timer;
+                e.origin = time.into();
+            }
+        };
+        assert!(hears(timer, at("0 6 * * *"), |_| ()) && !hears(timer, at("1 6 * * *"), |_| ()));
+        let own = |f: &mut TriggerFilter| {
+            f.trigger = Trigger::Zuul;
+            f.events = vec![EventKind::ProjectChangeMerged];
+            f.pipelines = vec![pattern("^gate$")];
+        };
+        let merged = |of: &'static str| {
+            move |e: &mut TriggerEvent| {
+                e.kind = EventKind::ProjectChangeMerged;
+                e.origin = of.into();
+            }
+        };
+        assert!(hears(own, merged("gate"), |_| ()) && !hears(own, merged("check"), |_| ()));
+        assert!(!hears(own, |_| (), |_| ()), "a source's event is not the gate's own");
+    }
+
+    #[test]
+    fn requirements_say_what_is_missing() {
+        let (mut pipeline, _, mut change) = a_pipeline();
+        assert_eq!(objection(&pipeline, &change, NOW), None);
+        pipeline.require.status = vec!["new".into(), "submitted".into()];
+        assert_eq!(objection(&pipeline, &change, NOW), None);
+        change.wip = true;
+        assert_eq!(objection(&pipeline, &change, NOW).unwrap(), "its status is DRAFT");
+        change.wip = false;
+        let rule = ApprovalRule {
+            username: Some(pattern("jenkins")),
+            labels: vec![("verified".into(), vec![1, 2])],
+            ..ApprovalRule::default()
+        };
+        pipeline.require.approvals = vec![rule.clone()];
+        let why = objection(&pipeline, &change, NOW).unwrap();
+        assert_eq!(why, "no vote is verified 1 or 2, by `jenkins`");
+        change.approvals = vec![vote("verified", 1, 1)];
+        assert_eq!(objection(&pipeline, &change, NOW), None);
+        pipeline.reject.approvals = vec![rule];
+        assert!(objection(&pipeline, &change, NOW).unwrap().contains("rejects"));
+        pipeline.reject = Requirements { open: Some(true), ..Requirements::default() };
+        assert!(objection(&pipeline, &change, NOW).is_some());
+    }
+
+    #[test]
+    fn submit_rules_allow_what_the_pipeline_itself_votes() {
+        let (pipeline, _, mut change) = a_pipeline();
+        let mut allowed = |status, labels: &[(&str, LabelStatus)]| {
+            let labels = labels.iter().map(|(l, s)| ((*l).to_owned(), *s)).collect();
+            change.submit = vec![SubmitRecord { status, labels }];
+            unmergeable(&pipeline, &change).is_none()
+        };
+        use LabelStatus::{Impossible, May, Need, Ok, Reject};
+        use RecordStatus::{Closed, NotReady, RuleError};
+        assert!(allowed(RecordStatus::Ok, &[]));
+        assert!(
+            allowed(NotReady, &[("verified", Need), ("workflow", Ok)]),
+            "verified is its own vote"
+        );
+        assert!(allowed(NotReady, &[("verified", Reject), ("style", May)]), "MAY does not matter");
+        assert!(!allowed(NotReady, &[("workflow", Need)]));
+        assert!(!allowed(NotReady, &[("verified", Impossible)]));
+        assert!(!allowed(Closed, &[]) && !allowed(RuleError, &[]));
+        change.submit.clear();
+        assert!(unmergeable(&pipeline, &change).is_none(), "a source without rules");
+        change.current = false;
+        assert!(unmergeable(&pipeline, &change).is_some());
+    }
+}

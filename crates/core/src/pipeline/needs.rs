@@ -203,7 +203,7 @@ impl Gate {
             return Needs::Met;
         }
         let mut failing = None;
-        for key in &change.needs {
+        for key in change.needs.iter().filter(|key| **key != change.key) {
             if self.views.get(key).is_some_and(|c| c.state == ChangeState::Merged) {
                 continue;
             }

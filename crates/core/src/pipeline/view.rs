@@ -125,7 +125,11 @@ impl Gate {
                 dependent: pipeline.manager == Manager::Dependent,
                 failures: place.failures,
                 disabled: place.disabled,
-                queues: place.queues.keys().map(|number| self.queue_view(lane, *number)).collect(),
+                queues: self
+                    .queues_in_order(lane)
+                    .into_iter()
+                    .map(|number| self.queue_view(lane, number))
+                    .collect(),
             })
             .collect()
     }

@@ -6,6 +6,7 @@
 
 use super::gate::{Gate, Turn};
 use super::item::{BuildSet, Failing, Item, MergeState, Phase};
+use super::lane::WINDOW_MAX;
 use super::needs::Needs;
 use crate::event::ChangeState;
 use crate::id::{BuildSetId, ItemId};
@@ -80,7 +81,8 @@ impl Gate {
             }
         };
         let window = self.lanes[walk.lane].queues.get(&walk.queue).map_or(0, |q| q.window);
-        let active = window == 0 || walk.index < usize::try_from(window).unwrap_or(usize::MAX);
+        let window = if window == 0 { WINDOW_MAX } else { window.min(WINDOW_MAX) };
+        let active = walk.index < usize::try_from(window).unwrap_or(usize::MAX);
         self.mark(id, active, false);
         if needed_fails {
             self.stop_whole(id, turn);

@@ -23,7 +23,9 @@ impl Gate {
             let precedence = self.pipeline(lane).precedence;
             // How many live items of a project stand before.
             let mut before: BTreeMap<&ProjectKey, u32> = BTreeMap::new();
-            let ids = place.queues.values().flat_map(|queue| &queue.items);
+            let numbers = self.queues_in_order(lane);
+            let queues = numbers.iter().filter_map(|number| place.queues.get(number));
+            let ids = queues.flat_map(|queue| &queue.items);
             for item in ids.filter_map(|id| self.items.get(id)).filter(|item| item.live) {
                 let count = before.entry(&item.project).or_default();
                 let relative = *count;

@@ -9,9 +9,9 @@
 
 use crate::event::{EventKind, ProjectKey, ProjectName, SourceName};
 use crate::layout::{
-    Actions, GerritVote, Growth, Job, JobName, JobRun, JobTree, Layout, Manager, MergeMode,
-    Messages, Pattern, Pipeline, PipelineName, Precedence, Project, Reporter, Requirements,
-    SemaphoreUse, Trigger, TriggerFilter, Window,
+    Actions, ApprovalRule, GerritVote, Growth, Job, JobName, JobRun, JobTree, Layout, Manager,
+    MergeMode, Messages, Pattern, Pipeline, PipelineName, Precedence, Project, Reporter,
+    Requirements, SemaphoreUse, Trigger, TriggerFilter, Window,
 };
 use core::time::Duration;
 use std::sync::Arc;
@@ -126,6 +126,10 @@ fn to_gerrit(verified: i32, merge: bool) -> Vec<Reporter> {
     vec![Reporter::Source { source: source(), votes, merge }]
 }
 
+fn workflow_vote() -> ApprovalRule {
+    ApprovalRule { labels: vec![("workflow".to_owned(), vec![1])], ..ApprovalRule::default() }
+}
+
 fn pipeline(name: &str, words: &[&str]) -> Pipeline {
     let has = |word: &str| words.contains(&word);
     let dependent = has("dependent");
@@ -154,6 +158,7 @@ fn pipeline(name: &str, words: &[&str]) -> Pipeline {
         require: Requirements {
             open: has("open").then_some(true),
             current_patchset: has("current").then_some(true),
+            approvals: if has("voted") { vec![workflow_vote()] } else { Vec::new() },
             ..Requirements::default()
         },
         reject: Requirements::default(),

@@ -121,6 +121,7 @@ impl Play {
             plan.window, plan.floor, plan.words
         );
         let mut world = World::new(layout(&text));
+        world.check_every = 7;
         world.habits.hold_merges = true;
         world.habits.hold_reports = true;
         for (number, project) in (1..).zip(&plan.projects) {
@@ -298,7 +299,7 @@ impl Play {
 
     /// What holds after every step.
     fn look(&mut self) {
-        for id in self.world.entered[self.known..].to_vec() {
+        for id in self.world.entered[self.known..].iter().copied() {
             let number =
                 |id: ItemId| self.world.gate.item_view(id).map(|item| change(&item.subject));
             if self.order.iter().flatten().any(|(known, _)| *known == id) {

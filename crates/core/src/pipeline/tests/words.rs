@@ -67,6 +67,10 @@ pub(super) fn run(world: &mut World, layouts: &[String], line: &str) {
         "hold" | "go" | "conflict" | "broken" | "refuse" | "later" | "unmerging" => {
             habit(world, words[0], rest);
         }
+        "order" => {
+            let lines = world.urgency();
+            world.log.extend(lines);
+        }
         "show" => show(world),
         "why" => why(world, arg(0)),
         "text" => {

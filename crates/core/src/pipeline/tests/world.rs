@@ -52,6 +52,9 @@ pub(super) struct World {
     pub(super) entered: Vec<ItemId>,
     pub(super) left: BTreeMap<ItemId, End>,
     next_id: u128,
+    saves: usize,
+    /// The disk is compared with the gate at every so many steps.
+    pub(super) check_every: usize,
     pub(super) runs: BTreeMap<RunId, RunWish>,
     pub(super) merges: BTreeMap<BuildSetId, MergeWish>,
     pub(super) reports: BTreeMap<ReportId, ReportWish>,
@@ -73,6 +76,8 @@ impl World {
             entered: Vec::new(),
             left: BTreeMap::new(),
             next_id: 0,
+            saves: 0,
+            check_every: 1,
             runs: BTreeMap::new(),
             merges: BTreeMap::new(),
             reports: BTreeMap::new(),
@@ -88,8 +93,15 @@ impl World {
     }
 
     pub(super) fn event(&mut self, kind: EventKind, of: u64, edit: impl FnOnce(&mut TriggerEvent)) {
+        let mut event = self.about(kind, of);
+        edit(&mut event);
+        let changes = self.views();
+        self.put(Input::Event { event: Box::new(event), changes });
+    }
+
+    pub(super) fn about(&self, kind: EventKind, of: u64) -> TriggerEvent {
         let change = &self.changes[&of];
-        let mut event = TriggerEvent {
+        TriggerEvent {
             kind,
             project: change.project.clone(),
             branch: Some(change.branch.clone()),
@@ -102,10 +114,7 @@ impl World {
             approvals: Vec::new(),
             origin: String::new(),
             at: self.now,
-        };
-        edit(&mut event);
-        let changes = self.views();
-        self.put(Input::Event { event: Box::new(event), changes });
+        }
     }
 
     pub(super) fn put(&mut self, input: Input) {
@@ -168,6 +177,10 @@ impl World {
         removed_reports.iter().for_each(|id| drop(self.disk.reports.remove(id)));
         if state {
             self.disk.state = Some(text(&self.gate.state_row()));
+        }
+        self.saves += 1;
+        if !self.saves.is_multiple_of(self.check_every) {
+            return;
         }
         let Rows { items, reports, state } = self.gate.rows();
         let items: BTreeMap<ItemId, String> =
@@ -325,6 +338,12 @@ impl World {
             };
             self.put(Input::Run { run, update });
         }
+    }
+
+    /// Wanted runs in the order of their urgency, with how many of their project stand before.
+    pub(super) fn urgency(&self) -> Vec<String> {
+        let runs = self.gate.wanted().runs;
+        runs.iter().map(|wish| format!("{} {}", wish.relative_priority, run_name(wish))).collect()
     }
 
     /// The merge of one change, though merges are held.
