@@ -202,7 +202,9 @@ impl Broker {
         } else if let Some(conn) = self.conns.get_mut(from) {
             // `workers` separates its columns by spaces and its lines by line feeds.
             let clean = |b: &u8| if b.is_ascii_whitespace() || *b == 0 { b'_' } else { *b };
-            conn.client_id = Some(id.iter().map(clean).collect());
+            let id: Box<[u8]> = id.iter().map(clean).collect();
+            // `workers` would lose a column.
+            conn.client_id = (!id.is_empty()).then_some(id);
         }
     }
 

@@ -274,6 +274,16 @@ fn max_queue_counts_every_job_of_the_function() {
 }
 
 #[test]
+fn an_empty_client_id_is_none() {
+    let mut w = World::new(Settings::geard());
+    let worker = w.connect();
+    w.ask(worker, Request::SetClientId { id: b"me" });
+    assert_eq!(w.admin(worker, AdminCommand::Workers), "7 127.0.0.1 me :\n.\n");
+    w.ask(worker, Request::SetClientId { id: b"" });
+    assert_eq!(w.admin(worker, AdminCommand::Workers), "7 127.0.0.1 - :\n.\n");
+}
+
+#[test]
 fn a_requeued_job_has_made_no_progress() {
     let mut w = World::new(Settings::gearmand("h"));
     let (client, worker) = (w.connect(), w.connect());
