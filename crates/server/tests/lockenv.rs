@@ -7,6 +7,7 @@ mod gearman_support;
 
 use common::{LIMIT, SimHost, World, eventually, no_operations};
 use gearman_support::python_with_gear;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use toci_server::LockenvOptions;
@@ -15,7 +16,9 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
+/// A program and all that it starts: an original client leaves its command behind when it is killed.
 struct Peer {
+    group: Pid,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     heard: Vec<String>,
@@ -29,11 +32,12 @@ impl Peer {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .unwrap();
+        let group = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Peer { child, lines, heard: Vec::new() }
+        Peer { group, child, lines, heard: Vec::new() }
     }
 
     /// Waits for a line.
@@ -53,6 +57,13 @@ impl Peer {
 
     async fn exit_code(&mut self) -> Option<i32> {
         tokio::time::timeout(LIMIT, self.child.wait()).await.unwrap().unwrap().code()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // An error means that nothing of it is left.
+        let _ = kill_process_group(self.group, Signal::KILL);
     }
 }
 
