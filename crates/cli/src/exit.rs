@@ -10,7 +10,7 @@ pub enum Exit {
     Ok,
     /// Something failed that was not the caller's fault and fits no code below.
     Failed,
-    /// The command line is wrong.
+    /// The command line, or a file that it names, is wrong.
     Usage,
     /// The server refused: the same request will be refused again.
     Refused,
@@ -84,7 +84,7 @@ impl Exit {
             Exit::Failed => {
                 "something failed that is not the caller's fault; trying again may help"
             }
-            Exit::Usage => "the command line is wrong",
+            Exit::Usage => "the command line, or a file that it names, is wrong",
             Exit::Refused => {
                 "the server refused (unknown label, impossible request, wrong state): the same request will be refused again"
             }

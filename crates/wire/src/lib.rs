@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod gearman;
+pub mod layout;
 pub mod ovsdb;
 pub mod ssh_command;
 pub mod te_json;

@@ -1,5 +1,6 @@
 //! The command line of `toci`.
 
+mod config;
 mod demo;
 mod host;
 mod lease;
@@ -7,6 +8,7 @@ mod server;
 mod te;
 mod token;
 
+pub use config::ConfigCommand;
 pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
 pub use host::HostCommand;
 pub use lease::{LeaseCommand, RunArgs};
@@ -84,6 +86,9 @@ pub enum Command {
     /// Say who may use the API
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Look at configuration, without a server
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Show the whole thing on this machine: control plane, TE host, a lease, a deployment
     Demo(DemoArgs),
     /// Print the completion script for a shell

@@ -1,5 +1,6 @@
 //! What the subcommands do.
 
+mod config;
 mod host;
 mod lease;
 mod paper;
@@ -73,6 +74,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             let client = connect::client(global)?;
             block_on(token::dispatch(&client, global.json, command))
         }
+        Command::Config(command) => config::dispatch(global.json, command),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Completion { shell } => paper::completion(shell),
         Command::Man { folder } => paper::man_pages(&folder),
