@@ -3,7 +3,7 @@
 
 use crate::carve::{Carved, DoesNotFit, carve};
 use crate::config::{Config, Mode};
-use crate::dhcp::{self, DhcpError};
+use crate::dhcp::{Dhcp, DhcpError};
 use crate::disk::{DiskError, Images};
 use crate::libvirt::{Libvirt, LibvirtError};
 use crate::ovs::{Change, Ovs, OvsError, is_interesting};
@@ -85,6 +85,8 @@ pub struct Host {
     pub libvirt: Libvirt,
     /// Switches.
     pub ovs: Ovs,
+    /// The DHCP server.
+    pub dhcp: Dhcp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,7 +109,8 @@ impl Host {
         let desired = plan::desired(&config, &facts, &tes);
         let libvirt = Libvirt::start("qemu:///system");
         let ovs = Ovs::new(config.name.to_string());
-        Ok(Host { config, facts, tes, desired, state, images, libvirt, ovs })
+        let dhcp = Dhcp::new(state.run());
+        Ok(Host { config, facts, tes, desired, state, images, libvirt, ovs, dhcp })
     }
 
     /// Waits until libvirt and Open vSwitch answer.
@@ -136,7 +139,7 @@ impl Host {
                 world.flow_differences.insert(bridge.clone(), d);
             }
         }
-        world.dhcp = dhcp::observe(&self.state.run());
+        world.dhcp = self.dhcp.observe();
         Ok(world)
     }
 
@@ -202,10 +205,8 @@ impl Host {
             Step::Define { domain, spec, .. } => {
                 Ok(self.libvirt.define(domain, spec.xml.clone()).await?)
             }
-            Step::StartDhcp { conf, fingerprint } => {
-                Ok(dhcp::start(&self.state.run(), conf, fingerprint).await?)
-            }
-            Step::StopDhcp => Ok(dhcp::stop(&self.state.run()).await?),
+            Step::StartDhcp { conf, fingerprint } => Ok(self.dhcp.start(conf, fingerprint).await?),
+            Step::StopDhcp => Ok(self.dhcp.stop().await?),
             // These are gathered by `execute` into one transaction.
             Step::DeleteBridge { .. }
             | Step::DeletePort { .. }

@@ -110,6 +110,14 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
         names.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()
     }
 
+    fn dhcp_servers(&self) -> Vec<String> {
+        self.sh("pgrep -x dnsmasq || true").lines().map(str::to_owned).collect()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("run.log")).unwrap_or_default()
+    }
+
     fn te_json(&self) -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(self.path("test_env_1.json")).unwrap()).unwrap()
     }
@@ -117,11 +125,7 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
     fn wait_for(&self, what: &str, mut done: impl FnMut(&TeHost) -> bool) {
         let deadline = Instant::now() + LIMIT;
         while !done(self) {
-            assert!(
-                Instant::now() < deadline,
-                "not within {LIMIT:?}: {what}\n{}",
-                std::fs::read_to_string(self.folder.path().join("run.log")).unwrap_or_default()
-            );
+            assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -178,6 +182,8 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
         pass(dhcp("0.0.0.0", 68, 67));
         drop(dhcp(me, 67, 68));
         drop(format!("dl_src={mac},dl_dst=33:33:00:00:00:01,ipv6"));
+        drop(format!("dl_vlan=25,{}", ip(mac, me)));
+        drop(format!("dl_vlan=25,{}", arp(mac, me)));
     }
 
     fn seed_gets_its_address(&self) {
@@ -234,6 +240,12 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     assert_eq!(second["ssh-key"], first["ssh-key"]);
     assert_eq!(second["toci"]["generation"], 1);
     assert_eq!(host.running_machines(), ["seed_1"]);
+
+    // The DHCP server needs no file of the state folder once it runs.
+    let before = host.dhcp_servers();
+    std::fs::remove_dir_all(host.path("run")).unwrap();
+    assert!(host.nothing_to_do());
+    assert_eq!(host.dhcp_servers(), before);
 
     // A change of the network by hand is mended, one of a strange kind too.
     host.enter(&["ovs-vsctl", "del-port", "te1s0", "--", "add-port", "brbm1", "te1s0"]);
