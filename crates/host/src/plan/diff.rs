@@ -336,4 +336,4 @@ impl fmt::Display for Step {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,8 @@
 //!
 //! Per seed port, from the top: no DHCP server (UDP source port 67); DHCP as a client; ARP that
 //! tells the truth; IPv4 from the leased address; nothing else (so no IPv6 either: there is none
-//! on this network to speak to). Seeds are *protected* ports too, so they do not reach each other.
+//! on this network to speak to; and nothing with a VLAN tag, which would lead out of this network where
+//! the uplink is a trunk). Seeds are *protected* ports too, so they do not reach each other.
 
 use super::desired::{TeSpec, seed_ofport};
 use crate::names;
@@ -21,7 +22,7 @@ pub fn public_flows(tes: &[TeSpec]) -> Vec<String> {
             continue;
         };
         let (mac, ip) = (&nic.mac, te.seed_address);
-        let from = format!("in_port={port},dl_src={mac}");
+        let from = format!("in_port={port},vlan_tci=0x0000,dl_src={mac}");
         flows.extend([
             format!("priority=300,udp,in_port={port},tp_src=67,actions=drop"),
             format!(

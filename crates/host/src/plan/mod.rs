@@ -20,6 +20,8 @@ pub use desired::{
     Bridge, Desired, Device, DomainSpec, FailMode, HostFacts, Port, PortKind, SANDBOX_UPLINK,
     TeSpec, desired, te_specs,
 };
+#[cfg(test)]
+pub(crate) use diff::tests;
 pub use diff::{Plan, Step, plan, teardown};
 pub use dnsmasq::{DhcpSpec, dnsmasq_conf};
 pub use domain_xml::{

@@ -19,7 +19,7 @@ fn carving(c: &Config) -> Vec<Carved> {
     carve(c, Resources { memory_mib: 100_000, cpus: 64, disk_mib: 1_000_000 }).unwrap()
 }
 
-fn one_te() -> (Vec<TeSpec>, Desired) {
+pub(crate) fn one_te() -> (Vec<TeSpec>, Desired) {
     let c = config("count = 2\n[", "count = 1\n[");
     let c = Config {
         shape: c
@@ -211,7 +211,9 @@ fn seeds_are_told_apart_on_the_public_bridge() {
     let mac = &tes[1].seed().nics[0].mac;
     for expected in [
         "priority=300,udp,in_port=1002,tp_src=67,actions=drop".to_owned(),
-        format!("priority=200,ip,in_port=1002,dl_src={mac},nw_src=198.18.1.102,actions=NORMAL"),
+        format!(
+            "priority=200,ip,in_port=1002,vlan_tci=0x0000,dl_src={mac},nw_src=198.18.1.102,actions=NORMAL"
+        ),
         "priority=100,in_port=1002,actions=drop".to_owned(),
         "priority=0,actions=drop".to_owned(),
     ] {
