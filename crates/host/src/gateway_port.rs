@@ -12,6 +12,7 @@ use crate::te::GatewayPort;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::id::{Generation, LeaseId};
@@ -70,6 +71,21 @@ impl Machines for TeMachines {
         TeMachines::set_boot_device(self, machine, device)
             .map(|r| r.map_err(in_virsh_s_words))
             .boxed()
+    }
+
+    fn exchange_seed<'a>(
+        &'a self,
+        ready: &'a Path,
+    ) -> BoxFuture<'a, Result<(), GatewayMachineError>> {
+        async move {
+            TeMachines::exchange_seed(self, ready).await.map_err(|e| match e {
+                MachineError::WrongState(_) => {
+                    GatewayMachineError::SeedRuns(self.te().seed().name.clone())
+                }
+                e => in_virsh_s_words(e),
+            })
+        }
+        .boxed()
     }
 
     fn seed_image(&self) -> SeedImage {

@@ -94,13 +94,10 @@ impl ImageInstall {
         let looked = spawn_blocking(move || disk_image::check_file(&file, disk_bytes)).await;
         let format = looked.map_err(std::io::Error::other)?.map_err(bad)?.format;
         let ready = disk_image::as_qcow2(&self.partial, format).await?;
-        let seed = &machines.te().seed().name;
-        let on = machines.list().await?.iter().any(|m| m.name == *seed && m.on);
-        if on {
+        if let Err(e) = machines.exchange_seed(&ready).await {
             let _ = tokio::fs::remove_file(&ready).await;
-            return Err(ImageError::Refused(format!("{seed} is running; power it off first")));
+            return Err(e.into());
         }
-        machines.install_seed_image(&ready).await?;
         self.done = true;
         let sha256 = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
         Ok(Installed { bytes: self.bytes, sha256, format: format.as_str().into() })

@@ -1,7 +1,9 @@
 //! The machines of one TE, and of no other: what the gateway and operators may do to them.
 
+use crate::chain::Chain;
+use crate::disk_image;
 use crate::host::Host;
-use crate::libvirt::{Libvirt, LibvirtError};
+use crate::libvirt::{Libvirt, LibvirtError, Power};
 use crate::plan::{BootDevice, TeSpec, with_boot_device};
 use crate::te::{CutOff, Gate, Pass, Rule};
 use std::path::{Path, PathBuf};
@@ -37,6 +39,11 @@ impl From<LibvirtError> for MachineError {
             }
         }
     }
+}
+
+/// Why its disk is not exchanged.
+pub(crate) fn seed_runs(seed: &str) -> String {
+    format!("{seed} is running; its image would change under it: use virsh destroy {seed} first")
 }
 
 /// The machines of one TE, in the hands of somebody with a right to them. Every method passes the
@@ -125,6 +132,13 @@ impl TeMachines {
         let (machines, change) = (self.clone(), change(self.clone()));
         let task = tokio::spawn(async move {
             let _pass = machines.pass().await?;
+            if !machines.gate.may_change() {
+                return Err(MachineError::WrongState(format!(
+                    "{} is free and stays clean for its next holder; lease it first \
+                     (toci lease run), or take it out of use (toci te quarantine)",
+                    machines.te.id
+                )));
+            }
             change.await
         });
         task.await.unwrap_or_else(|e| Err(MachineError::Failed(e.to_string())))
@@ -145,7 +159,13 @@ impl TeMachines {
     /// Starts a machine.
     pub async fn start(&self, name: &str) -> Result<(), MachineError> {
         let name = self.own(name)?.to_owned();
-        self.to_its_end(|m| async move { Ok(m.libvirt.create(&name).await?) }).await
+        self.to_its_end(|m| async move {
+            // The seed does not start while its disk is being exchanged.
+            let _turn =
+                if name == m.te.seed().name { Some(m.gate.seed_turn().await) } else { None };
+            Ok(m.libvirt.create(&name).await?)
+        })
+        .await
     }
 
     /// Pulls its plug.
@@ -179,19 +199,27 @@ impl TeMachines {
     }
 
     /// The disk of the seed. A new one is written to a file in the same folder whose name is
-    /// `seed_<N>.` and anything but `qcow2`, and then put in place by `install_seed_image`;
+    /// `seed_<N>.` and anything but `qcow2`, and then put in place by `exchange_seed`;
     /// what is left over is removed at the next reset.
     #[must_use]
     pub fn seed_disk(&self) -> PathBuf {
         self.te.seed().disk.clone()
     }
 
-    /// Puts a whole, checked qcow2 file in place of the seed's disk, if the right still holds.
-    pub async fn install_seed_image(&self, from: &Path) -> Result<(), MachineError> {
-        let _pass = self.pass().await?;
-        tokio::fs::rename(from, self.seed_disk())
-            .await
-            .map_err(|e| MachineError::Failed(format!("put the image in place: {e}")))
+    /// Puts a whole, checked qcow2 file in place of the seed's disk, if the right still holds and the
+    /// seed is off.
+    pub async fn exchange_seed(&self, ready: &Path) -> Result<(), MachineError> {
+        let ready = ready.to_owned();
+        self.to_its_end(|m| async move {
+            let seed = m.te.seed();
+            let _turn = m.gate.seed_turn().await;
+            if m.libvirt.power(&seed.name).await? == Power::On {
+                return Err(MachineError::WrongState(seed_runs(&seed.name)));
+            }
+            let done = disk_image::install(&ready, &seed.disk).await;
+            done.map_err(|e| MachineError::Failed(Chain(&e).to_string()))
+        })
+        .await
     }
 
     /// Largest virtual size of a seed image, bytes: the shape's disk.
@@ -210,5 +238,75 @@ impl TeMachines {
                 MachineError::Failed(format!("libvirt gave a picture of unknown kind {mime}"))
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::one_te;
+    use crate::te::boot_now;
+    use std::time::Duration;
+    use toci_core::id::LeaseId;
+    use toci_core::lease::fence::{Fence, FenceEvent, Task};
+
+    /// The domain that libvirt's test driver has; it runs.
+    const DOMAIN: &str = "test";
+
+    fn feed(gate: &Gate, event: FenceEvent) {
+        gate.with_fence(|f| f.on(event, boot_now())).unwrap();
+    }
+
+    /// A clean TE in the hands of an operator.
+    fn operators(disk: &Path) -> TeMachines {
+        let mut te = one_te().0.remove(0);
+        te.machines[0].name = DOMAIN.into();
+        te.machines[0].disk = disk.to_owned();
+        let gate = Gate::new(Fence::new().0);
+        feed(&gate, FenceEvent::ResetDone { generation: Generation(0) });
+        TeMachines {
+            names: Arc::new(vec![DOMAIN.into()]),
+            te: Arc::new(te),
+            libvirt: Libvirt::start("test:///default"),
+            gate: Arc::new(gate),
+            rule: Rule::Operator(Generation(0)),
+        }
+    }
+
+    fn served(mut m: TeMachines) -> TeMachines {
+        let task = Task::Serve { lease: LeaseId(1), left: Duration::from_secs(60) };
+        feed(&m.gate, FenceEvent::Desired { generation: Generation(1), task });
+        m.rule = Rule::Operator(Generation(1));
+        m
+    }
+
+    /// One test, since all connections of a process to this driver see the same domain.
+    #[tokio::test]
+    async fn a_clean_te_stays_clean_and_a_seed_starts_before_or_after_its_disk_is_exchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, ready) = (folder.path().join("disk"), folder.path().join("ready"));
+        std::fs::write(&ready, "new").unwrap();
+        let m = operators(&disk);
+        let said = m.destroy(DOMAIN).await.unwrap_err().to_string();
+        assert!(said.contains("lease it first"), "{said}");
+        let said = m.exchange_seed(&ready).await.unwrap_err().to_string();
+        assert!(said.contains("lease it first"), "{said}");
+        assert!(m.list().await.unwrap()[0].on, "it may be looked at");
+
+        let m = served(m);
+        let running = m.exchange_seed(&ready).await.unwrap_err().to_string();
+        assert!(running.contains("is running") && !disk.exists(), "{running}");
+        m.destroy(DOMAIN).await.unwrap();
+        let exchange = m.gate.seed_turn().await;
+        let start = m.start(DOMAIN);
+        tokio::pin!(start);
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut start).await;
+        assert!(early.is_err(), "it started while its disk was being exchanged");
+        assert!(!m.list().await.unwrap()[0].on);
+        drop(exchange);
+        start.await.unwrap();
+        m.destroy(DOMAIN).await.unwrap();
+        m.exchange_seed(&ready).await.unwrap();
+        assert_eq!(std::fs::read(&disk).unwrap(), b"new");
     }
 }

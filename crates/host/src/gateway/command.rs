@@ -107,7 +107,7 @@ async fn on_machines(command: Command, open: &Arc<Open>) -> Said {
     }
     let machines = &*open.grant.machines;
     match command {
-        Command::Power { verb, machine } => power(open, verb, &machine).await,
+        Command::Power { verb, machine } => power(machines, verb, &machine).await,
         Command::List { all } => list(machines, |rows| output::list(rows, all)).await,
         Command::ListNames { all } => list(machines, |rows| output::list_names(rows, all)).await,
         Command::ListNamesByAwk => {
@@ -163,19 +163,11 @@ async fn list(machines: &dyn Machines, show: impl Fn(&[Row]) -> String) -> Said 
     }
 }
 
-async fn power(open: &Arc<Open>, verb: PowerVerb, name: &MachineName) -> Said {
-    let machines = &*open.grant.machines;
+async fn power(machines: &dyn Machines, verb: PowerVerb, name: &MachineName) -> Said {
     let machine = match own(machines, name) {
         Ok(m) => m,
         Err(said) => return said,
     };
-    // The seed does not start while its image is being exchanged.
-    let _turn =
-        if verb == PowerVerb::Start && machines.names().first().is_some_and(|s| s == machine) {
-            open.seed_turn.acquire().await.ok()
-        } else {
-            None
-        };
     let (done, failed) = match verb {
         PowerVerb::Start => ("started", "start"),
         PowerVerb::Destroy => ("destroyed", "destroy"),
@@ -186,7 +178,9 @@ async fn power(open: &Arc<Open>, verb: PowerVerb, name: &MachineName) -> Said {
         Err(e @ (MachineError::AlreadyActive | MachineError::NoDomain(_))) => {
             Said::virsh_failed(&[&e.to_string()])
         }
-        Err(e @ (MachineError::NotRunning | MachineError::Failed(_))) => {
+        Err(
+            e @ (MachineError::NotRunning | MachineError::SeedRuns(_) | MachineError::Failed(_)),
+        ) => {
             Said::virsh_failed(&[&format!("Failed to {failed} domain '{machine}'"), &e.to_string()])
         }
     }

@@ -10,7 +10,7 @@ use super::limits::{
     DISK_LOOK_EVERY_BYTES, DISK_RESERVE_BYTES, FLUSH_EVERY_BYTES, PACKETS_QUEUED_MAX,
     PROGRESS_EVERY, UPLOAD_SILENCE_MAX,
 };
-use super::machines::SeedImage;
+use super::machines::{MachineError, SeedImage};
 use super::session::STDERR;
 use crate::disk_image::{self as image, BadImage, ImageInfo};
 use bytes::Bytes;
@@ -37,10 +37,8 @@ enum NotCopied {
     OtherTe { own: u32, asked: u32 },
     #[error("another copyseed of this lease is under way; wait for it, or end it")]
     Busy,
-    #[error("{0} is running; its image would change under it: use virsh destroy {0} first")]
-    SeedRuns(String),
-    #[error("the machines cannot be listed: {0}")]
-    List(String),
+    #[error(transparent)]
+    Machines(#[from] MachineError),
     #[error("the lease is over")]
     Cut,
     #[error("the client went away after {0} bytes")]
@@ -152,32 +150,24 @@ async fn copy(
             r.map_err(|e| NotCopied::Install(chain(&e)))?
         }
     };
-    install(open, &ready, &seed.path).await?;
+    if !open.is_open() {
+        return Err(NotCopied::Cut);
+    }
+    open.grant.machines.exchange_seed(&ready).await?;
     Ok(good)
 }
 
 async fn seed_is_off(open: &Open) -> Result<(), NotCopied> {
     let machines = &open.grant.machines;
-    let rows = machines.list().await.map_err(|e| NotCopied::List(e.to_string()))?;
+    let rows = machines.list().await?;
     let runs = |r: &&_| {
         let r: &super::machines::Row = r;
         machines.names().first() == Some(&r.name) && r.state.is_active()
     };
     match rows.iter().find(runs) {
-        Some(row) => Err(NotCopied::SeedRuns(row.name.clone())),
+        Some(row) => Err(MachineError::SeedRuns(row.name.clone()).into()),
         None => Ok(()),
     }
-}
-
-/// Exchanges the image, if the seed is still off and the lease still runs.
-async fn install(open: &Open, ready: &Path, target: &Path) -> Result<(), NotCopied> {
-    let Ok(_turn) = open.seed_turn.acquire().await else { return Err(NotCopied::Cut) };
-    seed_is_off(open).await?;
-    if !open.is_open() {
-        return Err(NotCopied::Cut);
-    }
-    let done = image::install(ready, target).await;
-    done.map_err(|e| NotCopied::Install(chain(&e)))
 }
 
 fn chain(e: &dyn std::error::Error) -> String {

@@ -69,8 +69,6 @@ pub(super) struct Open {
     inside: watch::Sender<()>,
     pub(super) connections: Arc<Semaphore>,
     pub(super) commands: Arc<Semaphore>,
-    /// One permit: starting the seed and putting its image in place exclude each other.
-    pub(super) seed_turn: Arc<Semaphore>,
     /// One permit: one `copyseed` at a time.
     pub(super) upload: Arc<Semaphore>,
 }
@@ -88,7 +86,6 @@ impl Open {
             inside: watch::Sender::new(()),
             connections: Arc::new(Semaphore::new(CONNECTIONS_OF_LEASE_MAX)),
             commands: Arc::new(Semaphore::new(COMMANDS_OF_LEASE_MAX)),
-            seed_turn: Arc::new(Semaphore::new(1)),
             upload: Arc::new(Semaphore::new(1)),
         }
     }

@@ -1,7 +1,7 @@
 //! What the gateway needs of a TE: a port, implemented over libvirt by the agent and in memory by tests.
 
 use futures_util::future::BoxFuture;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use toci_wire::ssh_command::BootDevice;
 pub use toci_wire::ssh_command::PowerVerb;
 pub use toci_wire::ssh_command::output::{DomainState, Row};
@@ -18,6 +18,9 @@ pub enum MachineError {
     /// `destroy` or `reset` of one that is off.
     #[error("Requested operation is not valid: domain is not running")]
     NotRunning,
+    /// The seed's disk is to be exchanged.
+    #[error("{0} is running; its image would change under it: use virsh destroy {0} first")]
+    SeedRuns(String),
     /// libvirt's own words.
     #[error("{0}")]
     Failed(String),
@@ -63,4 +66,7 @@ pub trait Machines: Send + Sync + std::fmt::Debug + 'static {
     ) -> BoxFuture<'a, Result<(), MachineError>>;
     /// Where `copyseed` goes.
     fn seed_image(&self) -> SeedImage;
+    /// Puts a checked qcow2 file in place of the seed's image, if the seed is off: then it cannot be
+    /// started, by anybody, before that is done.
+    fn exchange_seed<'a>(&'a self, ready: &'a Path) -> BoxFuture<'a, Result<(), MachineError>>;
 }

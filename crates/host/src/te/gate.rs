@@ -3,8 +3,8 @@
 
 use std::sync::{Mutex, PoisonError};
 use toci_core::id::Generation;
-use toci_core::lease::fence::Fence;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use toci_core::lease::fence::{Fence, Standing};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Semaphore, SemaphorePermit};
 
 use super::clock::boot_now;
 
@@ -37,13 +37,15 @@ pub struct Pass<'a>(#[expect(dead_code, reason = "held until it is dropped")] Se
 pub struct Gate {
     fence: Mutex<Fence>,
     running: Semaphore,
+    seed: AsyncMutex<()>,
 }
 
 impl Gate {
     /// Around this fence.
     #[must_use]
     pub fn new(fence: Fence) -> Gate {
-        Gate { fence: Mutex::new(fence), running: Semaphore::new(COMMANDS_MAX as usize) }
+        let (fence, running) = (Mutex::new(fence), Semaphore::new(COMMANDS_MAX as usize));
+        Gate { fence, running, seed: AsyncMutex::new(()) }
     }
 
     /// Looks at the fence, or feeds it.
@@ -60,12 +62,27 @@ impl Gate {
         })
     }
 
+    /// Whether what a command changes would not be found by the next holder: a TE that is clean, or being
+    /// made clean, belongs to nobody, and is granted as it is.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        match self.with_fence(|f| f.report()) {
+            Standing::Serving | Standing::Broken(_) => true,
+            Standing::Resetting | Standing::Clean => false,
+        }
+    }
+
     /// Lets a command through or refuses it.
     pub async fn pass(&self, rule: Rule) -> Result<Pass<'_>, CutOff> {
         let (Rule::Holder(asked) | Rule::Operator(asked)) = rule;
         let permit = self.running.acquire().await.map_err(|_| CutOff { asked })?;
         // Asked after the permit is held: a reset that comes now waits for it.
         if self.allows(rule) { Ok(Pass(permit)) } else { Err(CutOff { asked }) }
+    }
+
+    /// Starting the seed and exchanging its disk take turns, whoever does it. For those who have passed.
+    pub async fn seed_turn(&self) -> AsyncMutexGuard<'_, ()> {
+        self.seed.lock().await
     }
 
     /// Waits until no command is running. Called when the fence refuses those to come.

@@ -1,7 +1,7 @@
 //! A TE in memory.
 
 use futures_util::future::BoxFuture;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use toci_host::gateway::{DomainState, MachineError, Machines, PowerVerb, Row, SeedImage};
@@ -125,6 +125,17 @@ impl Machines for Fake {
             m.boot = device;
             Ok(())
         });
+        Box::pin(async { done })
+    }
+
+    fn exchange_seed<'a>(&'a self, ready: &'a Path) -> BoxFuture<'a, Result<(), MachineError>> {
+        let machines = self.machines();
+        let done = match machines.first() {
+            Some(seed) if seed.id.is_some() => Err(MachineError::SeedRuns(seed.name.clone())),
+            _ => std::fs::rename(ready, &self.image.path)
+                .map_err(|e| MachineError::Failed(e.to_string())),
+        };
+        drop(machines);
         Box::pin(async { done })
     }
 
