@@ -13,6 +13,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +137,8 @@ pub fn read(path: &Path) -> Result<Option<String>, StateError> {
 
 /// A small JSON file; `None` when it is not there.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
-    let Some(text) = read(path)? else { return Ok(None) };
+    // Some of these files hold a lease's key.
+    let Some(text) = read(path)?.map(Zeroizing::new) else { return Ok(None) };
     serde_json::from_str(&text)
         .map(Some)
         .map_err(|e| StateError::Damaged { path: path.to_owned(), problem: e.to_string() })

@@ -66,10 +66,10 @@ mod tests {
 
     #[test]
     fn a_key_is_the_same_whatever_its_comment() {
-        let key = crate::te::LeaseKey::new(1).unwrap().public;
+        let key = crate::te::LeaseKey::new(1).unwrap().public.clone();
         let first = PublicKey::from_line(&key).unwrap();
         assert_eq!(PublicKey::from_line(&format!("{key} comment")).unwrap(), first);
-        let other = crate::te::LeaseKey::new(1).unwrap().public;
+        let other = crate::te::LeaseKey::new(1).unwrap().public.clone();
         assert_ne!(PublicKey::from_line(&other).unwrap(), first);
         PublicKey::from_line("ssh-ed25519 rubbish").unwrap_err();
     }

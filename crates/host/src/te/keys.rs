@@ -5,8 +5,9 @@ use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::Ed25519Keypair;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
-/// The private key of one generation, in OpenSSH's form. Never printed.
+/// The private key of one generation, in OpenSSH's form. Never printed, and wiped from memory.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseKey {
     /// The generation it is good for.
@@ -17,6 +18,14 @@ pub struct LeaseKey {
     pub public: String,
 }
 
+impl Drop for LeaseKey {
+    fn drop(&mut self) {
+        self.private.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for LeaseKey {}
+
 impl std::fmt::Debug for LeaseKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LeaseKey").field("generation", &self.generation).finish_non_exhaustive()
@@ -25,8 +34,8 @@ impl std::fmt::Debug for LeaseKey {
 
 /// A new Ed25519 key.
 pub(crate) fn generate() -> Result<PrivateKey, StateError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| StateError::Io {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|e| StateError::Io {
         doing: "read random bytes for",
         path: "a key".into(),
         source: std::io::Error::other(e.to_string()),
@@ -59,6 +68,8 @@ mod tests {
         assert!(a.public.starts_with("ssh-ed25519 "));
         assert_ne!(a.private, LeaseKey::new(3).unwrap().private);
         assert!(!format!("{a:?}").contains("OPENSSH"));
+        let wiped = |_: &dyn ZeroizeOnDrop| ();
+        wiped(&a);
         let again = PrivateKey::from_openssh(&a.private).unwrap();
         assert_eq!(again.public_key().to_openssh().unwrap(), a.public);
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use toci_core::id::{Generation, LeaseId};
 use toci_core::lease::fence::{Mark, Open};
 use toci_core::time::Time;
+use zeroize::Zeroizing;
 
 /// The record: the fence's mark and, while serving, the lease's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +39,7 @@ impl Record {
 
     /// Writes it durably.
     pub fn write(&self, path: &Path) -> Result<(), StateError> {
-        let text = serde_json::to_vec(self).unwrap_or_default();
+        let text = Zeroizing::new(serde_json::to_vec(self).unwrap_or_default());
         state::write_private(path, &text)
     }
 
