@@ -18,6 +18,12 @@ pub const HEAD_BYTES: usize = 1024;
 pub const CONVERT_MAX: Duration = Duration::from_secs(600);
 /// Largest table of level 1 that QEMU opens, bytes.
 const L1_MAX_BYTES: u64 = 32 << 20;
+/// Free bytes that a file system must keep while images come in.
+pub const DISK_RESERVE_BYTES: u64 = 256 << 20;
+/// How often the free space is looked at, bytes received.
+pub const DISK_LOOK_EVERY_BYTES: u64 = 64 << 20;
+/// libc's text for a full disk, which is all that qemu-img says.
+const NO_SPACE: &str = "No space left on device";
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
 const SECTOR: u64 = 512;
 /// Bits of an entry of a qcow2 table that are a host offset.
@@ -164,6 +170,34 @@ pub async fn install(ready: &Path, target: &Path) -> Result<(), InstallError> {
     Ok(())
 }
 
+/// There is no room for images any more.
+#[derive(Debug, thiserror::Error)]
+pub enum NoRoom {
+    /// What images must leave free is reached.
+    #[error("the test environment host has less than {} MiB of disk left", DISK_RESERVE_BYTES >> 20)]
+    Reserve,
+    /// Nothing is left at all: somebody else took it meanwhile.
+    #[error("the test environment host's disk is full")]
+    Full,
+    /// The file system does not say.
+    #[error("look how much disk is left")]
+    Look(#[source] io::Error),
+}
+
+/// Whether there is room for more of an upload on the file system of this file.
+pub fn look_for_room(path: &Path) -> Result<(), NoRoom> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let fs = nix::sys::statvfs::statvfs(folder).map_err(|e| NoRoom::Look(e.into()))?;
+    let free = fs.blocks_available().saturating_mul(fs.fragment_size());
+    if free < DISK_RESERVE_BYTES { Err(NoRoom::Reserve) } else { Ok(()) }
+}
+
+/// Whether writing failed because the disk is full.
+#[must_use]
+pub fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Why a raw image could not be made a qcow2 one.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
@@ -173,6 +207,9 @@ pub enum ConvertError {
     /// It took too long and was ended.
     #[error("qemu-img did not convert the raw image within {} s; send it as qcow2", CONVERT_MAX.as_secs())]
     TooSlow,
+    /// There is not enough disk for both.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// It said no.
     #[error("qemu-img could not convert the raw image: {0}")]
     Failed(String),
@@ -203,13 +240,17 @@ pub async fn as_qcow2(upload: &Path, format: ImageFormat) -> Result<PathBuf, Con
 
 async fn convert(from: &Path, to: &Path) -> Result<(), ConvertError> {
     let mut command = Command::new("qemu-img");
+    command.env("LC_ALL", "C");
     command.args(["convert", "-f", "raw", "-O", "qcow2"]).args([from, to]).kill_on_drop(true);
     let out = timeout(CONVERT_MAX, command.output()).await;
     let out = out.map_err(|_| ConvertError::TooSlow)?.map_err(ConvertError::Start)?;
+    let said = String::from_utf8_lossy(&out.stderr);
     if out.status.success() {
         Ok(())
+    } else if said.contains(NO_SPACE) {
+        Err(NoRoom::Full.into())
     } else {
-        Err(ConvertError::Failed(String::from_utf8_lossy(&out.stderr).trim().to_owned()))
+        Err(ConvertError::Failed(said.trim().to_owned()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A seed image on its way in: written beside the disk that it will replace, measured, checked,
 //! and put in place in one step. Nothing of it is believed before the check.
 
-use crate::disk_image::{self, BadImage, ConvertError};
+use crate::disk_image::{self, BadImage, ConvertError, NoRoom};
 use crate::machines::{MachineError, TeMachines};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -16,13 +16,22 @@ pub enum ImageError {
     Refused(String),
     /// It could not be written.
     #[error("write the image")]
-    Io(#[from] std::io::Error),
+    Io(#[source] std::io::Error),
+    /// There is no room for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// `qemu-img` could not be run.
     #[error("convert the image")]
     Convert(#[from] ConvertError),
     /// It could not be put in place.
     #[error(transparent)]
     Machine(#[from] MachineError),
+}
+
+impl From<std::io::Error> for ImageError {
+    fn from(e: std::io::Error) -> ImageError {
+        if disk_image::is_full(&e) { NoRoom::Full.into() } else { ImageError::Io(e) }
+    }
 }
 
 /// An image that is coming in.
@@ -33,6 +42,8 @@ pub struct ImageInstall {
     header: Vec<u8>,
     hash: Sha256,
     bytes: u64,
+    /// When the free space is looked at next.
+    next_look: u64,
     disk_bytes: u64,
     /// Whether the file has been given to its place.
     done: bool,
@@ -67,12 +78,25 @@ impl ImageInstall {
             .open(&partial)
             .await?;
         let (header, hash) = (Vec::with_capacity(disk_image::HEAD_BYTES), Sha256::new());
-        Ok(ImageInstall { partial, file, header, hash, bytes: 0, disk_bytes, done: false })
+        Ok(ImageInstall {
+            partial,
+            file,
+            header,
+            hash,
+            bytes: 0,
+            next_look: 0,
+            disk_bytes,
+            done: false,
+        })
     }
 
     /// The next bytes.
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
         let most = disk_image::upload_max_bytes(self.disk_bytes);
+        if self.bytes >= self.next_look {
+            disk_image::look_for_room(&self.partial)?;
+            self.next_look = self.bytes + disk_image::DISK_LOOK_EVERY_BYTES;
+        }
         self.bytes += chunk.len() as u64;
         if self.bytes > most {
             return Err(ImageError::Refused(format!("the image is larger than {most} bytes")));
@@ -114,7 +138,7 @@ impl Drop for ImageInstall {
 
 fn bad(e: BadImage) -> ImageError {
     match e {
-        BadImage::Io(e) => ImageError::Io(e),
+        BadImage::Io(e) => e.into(),
         BadImage::NotAnImage
         | BadImage::Truncated { .. }
         | BadImage::Header(_)

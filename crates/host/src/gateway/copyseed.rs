@@ -6,13 +6,10 @@
 
 use super::command::{Said, print};
 use super::doors::Open;
-use super::limits::{
-    DISK_LOOK_EVERY_BYTES, DISK_RESERVE_BYTES, FLUSH_EVERY_BYTES, PACKETS_QUEUED_MAX,
-    PROGRESS_EVERY, UPLOAD_SILENCE_MAX,
-};
+use super::limits::{FLUSH_EVERY_BYTES, PACKETS_QUEUED_MAX, PROGRESS_EVERY, UPLOAD_SILENCE_MAX};
 use super::machines::{MachineError, SeedImage};
 use super::session::STDERR;
-use crate::disk_image::{self as image, BadImage, ImageInfo};
+use crate::disk_image::{self as image, BadImage, ImageInfo, NoRoom};
 use bytes::Bytes;
 use russh::server::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
@@ -47,14 +44,20 @@ enum NotCopied {
     Silent,
     #[error("more than {0} bytes: no image of the seed's disk is as large")]
     TooLong(u64),
-    #[error("the test environment host has less than {} MiB of disk left", DISK_RESERVE_BYTES >> 20)]
-    DiskFull,
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     #[error(transparent)]
     BadImage(#[from] BadImage),
     #[error("write the image: {0}")]
-    Write(#[from] io::Error),
+    Write(#[source] io::Error),
     #[error("{0}")]
     Install(String),
+}
+
+impl From<io::Error> for NotCopied {
+    fn from(e: io::Error) -> NotCopied {
+        if image::is_full(&e) { NoRoom::Full.into() } else { NotCopied::Write(e) }
+    }
 }
 
 /// An image that has come whole and was found good.
@@ -287,8 +290,8 @@ fn write_file(
             break;
         }
         if bytes >= next_look {
-            look_at_disk(path)?;
-            next_look = bytes + DISK_LOOK_EVERY_BYTES;
+            image::look_for_room(path)?;
+            next_look = bytes + image::DISK_LOOK_EVERY_BYTES;
         }
         if head.len() < image::HEAD_BYTES {
             let more = data.len().min(image::HEAD_BYTES - head.len());
@@ -337,11 +340,4 @@ impl Flusher {
     fn flush(&self) {
         let _ = self.0.try_send(());
     }
-}
-
-fn look_at_disk(path: &Path) -> Result<(), NotCopied> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let fs = nix::sys::statvfs::statvfs(folder).map_err(io::Error::from)?;
-    let free = fs.blocks_available().saturating_mul(fs.fragment_size());
-    if free < DISK_RESERVE_BYTES { Err(NotCopied::DiskFull) } else { Ok(()) }
 }

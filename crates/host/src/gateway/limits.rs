@@ -37,9 +37,5 @@ pub const OUTPUT_MAX: Duration = Duration::from_secs(60);
 pub const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(120);
 /// Time between two lines of progress.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(2);
-/// Free bytes that a file system must keep while images come in.
-pub const DISK_RESERVE_BYTES: u64 = 256 << 20;
-/// How often the free space is looked at, bytes received.
-pub const DISK_LOOK_EVERY_BYTES: u64 = 64 << 20;
 /// How often an image that comes in is brought to the disk, bytes received.
 pub const FLUSH_EVERY_BYTES: u64 = 32 << 20;

@@ -5,5 +5,6 @@ mod commands;
 mod copyseed;
 mod fake;
 mod fencing;
+mod full_disk;
 mod virsh;
 mod world;
