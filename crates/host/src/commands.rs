@@ -7,8 +7,8 @@ use crate::host::{Host, HostError};
 use crate::plan;
 use crate::probe;
 use crate::sandbox::{
-    EXIT_REFUSED, Payload, SandboxError, SandboxHandle, StateLock, enter_and_run, run_sandbox,
-    sandbox_enter, sandbox_init,
+    EXIT_REFUSED, Payload, SandboxError, SandboxHandle, StateLock, enter_and_run, own_program,
+    run_sandbox, sandbox_enter, sandbox_init,
 };
 use crate::state::StateDir;
 use clap::{Args, Parser, Subcommand};
@@ -250,7 +250,7 @@ where
     arguments.extend_from_slice(extra);
     match SandboxHandle::find(&StateDir::open(&config.state)?)? {
         Some(handle) => {
-            let mut inside = Command::new(std::env::current_exe()?);
+            let mut inside = Command::new(own_program()?);
             inside.args(&arguments);
             Ok(enter_and_run(handle, &mut inside)?)
         }

@@ -58,7 +58,16 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
 "#
         );
         std::fs::write(folder.path().join("c.toml"), config).unwrap();
-        TeHost { folder, running: None }
+        let host = TeHost { folder, running: None };
+        host.install();
+        host
+    }
+
+    /// As a package does it: the file is another one afterwards.
+    fn install(&self) {
+        let (new, place) = (self.folder.path().join("new"), self.folder.path().join("toci-host"));
+        std::fs::copy(PROGRAM, &new).unwrap();
+        std::fs::rename(new, place).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -66,7 +75,7 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
     }
 
     fn command(&self, verb: &str) -> Command {
-        let mut c = Command::new(PROGRAM);
+        let mut c = Command::new(self.folder.path().join("toci-host"));
         c.arg(verb).arg("--config").arg(self.folder.path().join("c.toml"));
         c
     }
@@ -230,7 +239,11 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     // libvirt, and Open vSwitch's database.
     host.sh("kill -9 $(cat /run/libvirt/libvirtd.pid) $(cat /run/openvswitch/ovsdb-server.pid)");
     host.wait_for("libvirt is back", TeHost::nothing_to_do);
-    // The agent: the same lease goes on with the same key.
+    // The agent, with its program exchanged meanwhile and the logs wiped: the same lease goes on with
+    // the same key. (virtlogd writes into the logs' folder when it is started again.)
+    host.install();
+    std::fs::remove_dir_all(host.path("log")).unwrap();
+    host.sh("kill -9 $(cat /run/libvirt/virtlogd.pid)");
     std::fs::remove_file(host.path("test_env_1.json")).unwrap();
     host.sh("kill -9 $(pgrep -P 1 -x toci-host)");
     host.wait_for("the agent is back", |h| {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A daemon that is started again when it ends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Daemon {
     pub(super) name: &'static str,
     pub(super) arguments: Vec<String>,
@@ -17,6 +17,8 @@ impl Daemon {
 
     /// To be spawned, with its output going to `<log>/<name>.out`.
     pub(super) fn command(&self, log: &Path) -> std::io::Result<Command> {
+        // The state folder may have been wiped; that ends no machine.
+        std::fs::create_dir_all(log)?;
         let out = std::fs::OpenOptions::new()
             .create(true)
             .append(true)

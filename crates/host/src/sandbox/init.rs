@@ -2,6 +2,7 @@
 
 use super::daemons::{Daemon, daemons, lay_out};
 use super::outside::SandboxError;
+use crate::chain::Chain;
 use crate::config::{Config, HIDDEN_IN_SANDBOX};
 use crate::state::StateDir;
 use nix::errno::Errno;
@@ -9,7 +10,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -17,8 +20,14 @@ use std::time::{Duration, Instant};
 /// Pause before a daemon is started again; doubled at each quick death.
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_LAST: Duration = Duration::from_secs(5);
+/// Attempts to start one again before the sandbox is given up, and all machines with it: there may be
+/// no memory or no process left for a moment.
+const RESTART_ATTEMPTS: u32 = 20;
 /// A daemon that lived this long is started again after the first pause.
 const LIVED_LONG: Duration = Duration::from_secs(10);
+
+/// What the kernel appends to the name of a program whose file is gone.
+const GONE: &[u8] = b" (deleted)";
 
 /// What a sandbox is for.
 #[derive(Clone, Debug)]
@@ -86,17 +95,32 @@ fn supervise(
             if dead.daemon.is_none() && !(payload.restart && crash) {
                 return Ok(ExitCode::from(code));
             }
-            let lived_long = dead.started.elapsed() > LIVED_LONG;
-            let pause = if lived_long { RESTART_FIRST } else { dead.pause };
-            std::thread::sleep(pause);
-            let next = (pause * 2).min(RESTART_LAST);
-            running.push(start(dead.daemon, payload, state, next, signals)?);
+            running.push(start_again(dead, payload, state, signals)?);
         }
         match signals.wait().map_err(failed("wait for signals"))? {
             Signal::SIGTERM | Signal::SIGINT => return Ok(ExitCode::SUCCESS),
             _ => {}
         }
     }
+}
+
+fn start_again(
+    dead: Running,
+    payload: &Payload,
+    state: &StateDir,
+    signals: &SigSet,
+) -> Result<Running, SandboxError> {
+    let lived_long = dead.started.elapsed() > LIVED_LONG;
+    let mut pause = if lived_long { RESTART_FIRST } else { dead.pause };
+    for _ in 1..RESTART_ATTEMPTS {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(RESTART_LAST);
+        match start(dead.daemon.clone(), payload, state, pause, signals) {
+            Ok(running) => return Ok(running),
+            Err(e) => eprintln!("toci-host: {}", Chain(&e)),
+        }
+    }
+    start(dead.daemon, payload, state, pause, signals)
 }
 
 /// A dead child: its pid and exit code (a signal counts as 128 + its number).
@@ -137,9 +161,14 @@ fn start(
     Ok(Running { daemon, pid, started: Instant::now(), pause })
 }
 
-/// This program, wherever it was started from.
-pub(super) fn own_program() -> std::io::Result<PathBuf> {
-    std::env::current_exe()
+/// This program, wherever it was started from. When its file was exchanged meanwhile, as an upgrade
+/// does, the new one; when it is gone, the one that runs.
+pub(crate) fn own_program() -> std::io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let text = path.as_os_str().as_bytes();
+    let exchanged = text.strip_suffix(GONE).map(|p| PathBuf::from(OsStr::from_bytes(p)));
+    let there = [Some(path.clone()), exchanged].into_iter().flatten().find(|p| p.exists());
+    Ok(there.unwrap_or_else(|| PathBuf::from("/proc/self/exe")))
 }
 
 fn once(program: &str, arguments: &[&str]) -> Result<(), SandboxError> {

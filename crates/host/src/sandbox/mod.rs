@@ -18,5 +18,6 @@ mod init;
 mod outside;
 
 pub use enter::{SandboxHandle, enter_and_run, sandbox_enter};
+pub(crate) use init::own_program;
 pub use init::{EXIT_REFUSED, Payload, sandbox_init};
 pub use outside::{SandboxError, StateLock, outside_device, run_sandbox};
