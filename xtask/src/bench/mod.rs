@@ -4,6 +4,7 @@ mod copyseed;
 mod gearman;
 mod lease;
 mod report;
+mod te;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -29,6 +30,8 @@ enum Name {
     Lease,
     /// Images into a TE: our gateway beside OpenSSH's sshd and dd.
     Copyseed,
+    /// Reset of a TE with five machines, off and running.
+    Te,
 }
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
@@ -53,5 +56,6 @@ fn run_one(name: Name, smoke: bool) -> Result<Report> {
         Name::Gearman => gearman::run(smoke),
         Name::Lease => lease::run(smoke),
         Name::Copyseed => copyseed::run(smoke),
+        Name::Te => te::run(smoke),
     }
 }
