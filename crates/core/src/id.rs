@@ -83,6 +83,10 @@ name_id!(
     ShapeName
 );
 name_id!(
+    /// A source of changes by the name that its configuration gives it ("connection" in Zuul), e.g. `gerrit`.
+    SourceName
+);
+name_id!(
     /// Who a request is for; fairness and limits are counted by project.
     Project
 );

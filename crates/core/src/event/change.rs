@@ -1,6 +1,7 @@
 //! A proposed change as its source showed it at a moment.
 
-use super::name::{Branch, ProjectKey, RefName, Revision, SourceName};
+use super::name::{Branch, ProjectKey, RefName, Revision};
+use crate::id::SourceName;
 use crate::time::Time;
 use core::fmt;
 use serde::{Deserialize, Serialize};

@@ -8,11 +8,10 @@ mod change;
 mod name;
 mod trigger;
 
+pub use crate::id::SourceName;
 pub use change::{
     Approval, Change, ChangeKey, ChangeState, LabelStatus, Person, RecordStatus, RefUpdate,
     SubmitRecord, normal_label,
 };
-pub use name::{
-    Branch, GIT_NAME_MAX_BYTES, NotAName, ProjectKey, ProjectName, RefName, Revision, SourceName,
-};
+pub use name::{Branch, GIT_NAME_MAX_BYTES, NotAName, ProjectKey, ProjectName, RefName, Revision};
 pub use trigger::{EventKind, TriggerEvent};

@@ -1,6 +1,7 @@
 //! Names of things that live in sources. Each is checked once, at the edge, so that none can be mistaken for an
 //! option of git, leave a folder, or break a line of a log.
 
+use crate::id::SourceName;
 use core::fmt;
 use core::str::FromStr;
 use serde::{Deserialize, Serialize};
@@ -113,47 +114,6 @@ impl ProjectName {
     #[must_use]
     pub fn short(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
-    }
-}
-
-/// A source by the name that its configuration gives it ("connection" in Zuul), e.g. `gerrit`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SourceName(String);
-
-impl SourceName {
-    /// The text, checked: 1 to 64 of a-z A-Z 0-9 . _ -, beginning with a letter or digit.
-    pub fn new(s: impl Into<String>) -> Result<Self, NotAName> {
-        let s = s.into();
-        match crate::id::Label::new(s.as_str()) {
-            Ok(_) => Ok(Self(s)),
-            Err(_) => Err(refuse("source name", &s, "use 1 to 64 of a-z A-Z 0-9 . _ -")),
-        }
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for SourceName {
-    type Error = NotAName;
-    fn try_from(s: String) -> Result<Self, NotAName> {
-        Self::new(s)
-    }
-}
-
-impl From<SourceName> for String {
-    fn from(n: SourceName) -> String {
-        n.0
-    }
-}
-
-impl fmt::Display for SourceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
     }
 }
 

@@ -5,8 +5,7 @@ use crate::id::{Label, ShapeName};
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-/// A job's name, e.g. `check-tripleo-ironic-overcloud-precise-nonha`. A definition whose name begins with `^` is a
-/// metajob: its attributes go to every job whose name it matches.
+/// A job's name, e.g. `check-tripleo-ironic-overcloud-precise-nonha`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobName(pub String);
@@ -82,10 +81,10 @@ pub struct JobRun {
     pub project_branches: Vec<(String, String)>,
 }
 
-/// A job, or a metajob.
+/// A job, with what metajobs say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Its name; a metajob's begins with `^`.
+    /// Its name.
     pub name: JobName,
     /// Whether its result counts.
     pub voting: bool,
@@ -128,4 +127,44 @@ pub struct SkipIf {
     pub branch: Option<Pattern>,
     /// Every file of the change matches one of these; a change without files does not.
     pub all_files_match_any: Vec<Pattern>,
+}
+
+impl SkipIf {
+    /// Whether all of it holds. `files`: those of the change, if it has any and its source says which.
+    #[must_use]
+    pub fn holds(&self, project: &str, branch: &str, files: &[String]) -> bool {
+        let fits =
+            |pattern: &Option<Pattern>, text| pattern.as_ref().is_none_or(|p| p.matches(text));
+        let any = &self.all_files_match_any;
+        let covered = |file: &String| any.iter().any(|p| p.matches(file));
+        let files = any.is_empty() || (!files.is_empty() && files.iter().all(covered));
+        fits(&self.project, project) && fits(&self.branch, branch) && files
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_skipped_when_every_part_of_a_condition_holds() {
+        let pattern = |text: &str| Some(Pattern::new(text).unwrap());
+        let docs = SkipIf {
+            project: pattern("^org/docs$"),
+            branch: pattern("^stable/.*$"),
+            all_files_match_any: pattern("^doc/.*$")
+                .into_iter()
+                .chain(pattern("^README$"))
+                .collect(),
+        };
+        let files = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let well = files(&["doc/a", "README"]);
+        assert!(docs.holds("org/docs", "stable/havana", &well));
+        assert!(!docs.holds("org/code", "stable/havana", &well));
+        assert!(!docs.holds("org/docs", "master", &well));
+        assert!(!docs.holds("org/docs", "stable/havana", &files(&["doc/a", "src/b"])));
+        assert!(!docs.holds("org/docs", "stable/havana", &[]));
+        let branch = SkipIf { branch: pattern("^stable/"), ..SkipIf::default() };
+        assert!(branch.holds("any", "stable/x", &[]) && !branch.holds("any", "master", &[]));
+    }
 }

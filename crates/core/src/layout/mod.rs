@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 pub struct Layout {
     /// In the order of the file.
     pub pipelines: Vec<Pipeline>,
-    /// Defined jobs in the order of the file, metajobs (regular expressions) included; [`Layout::job`] resolves one.
+    /// Every job that is defined or named by a project; metajobs are applied.
     pub jobs: Vec<Job>,
     /// By key.
     pub projects: BTreeMap<ProjectKey, Project>,

@@ -20,6 +20,15 @@ pub struct Answer {
     pub merged_in: Vec<(PipelineName, ProjectKey)>,
 }
 
+impl Answer {
+    pub(super) fn append(&mut self, mut other: Answer) {
+        self.entered.append(&mut other.entered);
+        self.left.append(&mut other.left);
+        self.notes.append(&mut other.notes);
+        self.merged_in.append(&mut other.merged_in);
+    }
+}
+
 /// An item that left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {

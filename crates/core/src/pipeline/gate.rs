@@ -74,6 +74,8 @@ pub struct Gate {
     /// Queues to walk through.
     pub(super) dirty: BTreeSet<(usize, u64)>,
     views_limit: usize,
+    /// What followed from the views that came with something refused: part of the next answer.
+    pub(super) unsaid: Answer,
 }
 
 /// What every step of one input needs.
@@ -121,10 +123,12 @@ impl Gate {
             changes: Changes::default(),
             dirty: BTreeSet::new(),
             views_limit: SPARE_VIEWS,
+            unsaid: Answer::default(),
         }
     }
 
-    /// Takes one input. What is refused changes nothing but the views of changes that came with it.
+    /// Takes one input. Of what is refused only the views of changes that came with it count; what follows from these is
+    /// part of the next answer.
     ///
     /// # Errors
     /// Orders by hand that cannot be carried out. Events and outcomes are never refused: unknown ones change nothing.
@@ -137,7 +141,8 @@ impl Gate {
         let mut turn = Turn { now, ids, answer: Answer::default(), events: VecDeque::new() };
         let taken = self.take(input, &mut turn);
         self.settle(&mut turn);
-        taken.map(|()| turn.answer)
+        self.unsaid.append(turn.answer);
+        taken.map(|()| std::mem::take(&mut self.unsaid))
     }
 
     fn take(&mut self, input: Input, turn: &mut Turn<'_>) -> Result<(), Refused> {

@@ -34,17 +34,25 @@ pub(super) fn freeze(
     let mut frozen = Frozen::default();
     let tree = layout.projects.get(project).and_then(|p| p.pipelines.get(pipeline));
     if let Some(tree) = tree {
-        add_tree(layout, tree, None, (subject, change), &mut frozen);
+        let about = About { project, subject, change };
+        add_tree(layout, tree, None, &about, &mut frozen);
     }
     add_dependencies(&mut frozen);
     Arc::new(frozen)
+}
+
+/// What the jobs are for.
+struct About<'a> {
+    project: &'a ProjectKey,
+    subject: &'a Subject,
+    change: Option<&'a Change>,
 }
 
 fn add_tree(
     layout: &Layout,
     tree: &JobTree,
     parent: Option<usize>,
-    about: (&Subject, Option<&Change>),
+    about: &About<'_>,
     frozen: &mut Frozen,
 ) {
     for (name, children) in &tree.jobs {
@@ -64,8 +72,9 @@ fn add_tree(
     }
 }
 
-fn belongs(job: &Job, (subject, change): (&Subject, Option<&Change>)) -> bool {
-    let branch = match (subject, change) {
+fn belongs(job: &Job, about: &About<'_>) -> bool {
+    let change = about.change;
+    let branch = match (about.subject, change) {
         (Subject::Change(_), Some(change)) => change.branch.as_str(),
         (Subject::Change(_), None) => return true,
         (Subject::Ref(update), _) => update.zuul_name(),
@@ -74,7 +83,10 @@ fn belongs(job: &Job, (subject, change): (&Subject, Option<&Change>)) -> bool {
     let files = change.and_then(|c| c.files.as_deref());
     let file_matches =
         |files: &[String]| files.iter().any(|f| job.files.iter().any(|p| p.matches(f)));
-    (job.branches.is_empty() || job.branches.iter().any(|p| p.matches(branch)))
+    let known = files.unwrap_or_default();
+    let skipped = job.skip_if.iter().any(|s| s.holds(about.project.name.as_str(), branch, known));
+    !skipped
+        && (job.branches.is_empty() || job.branches.iter().any(|p| p.matches(branch)))
         && (job.files.is_empty() || files.is_none_or(file_matches))
 }
 

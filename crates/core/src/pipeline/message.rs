@@ -134,10 +134,15 @@ fn with_jobs(
     text
 }
 
-fn word(job: &Job, result: RunResult) -> &str {
-    let own = match result {
-        RunResult::Success => job.success_message.as_deref(),
-        RunResult::Failure => job.failure_message.as_deref(),
+/// What a job says of itself for a result. Only for its own success and failure: nothing else is its doing.
+fn own<'t>(
+    result: RunResult,
+    success: &'t Option<String>,
+    failure: &'t Option<String>,
+) -> Option<&'t str> {
+    match result {
+        RunResult::Success => success.as_deref(),
+        RunResult::Failure => failure.as_deref(),
         RunResult::TimedOut
         | RunResult::Aborted
         | RunResult::Canceled
@@ -148,8 +153,11 @@ fn word(job: &Job, result: RunResult) -> &str {
         | RunResult::Lost
         | RunResult::RetryLimit
         | RunResult::ConfigError => None,
-    };
-    own.unwrap_or(result.word())
+    }
+}
+
+fn word(job: &Job, result: RunResult) -> &str {
+    own(result, &job.success_message, &job.failure_message).unwrap_or(result.word())
 }
 
 /// ` in 1h 02m 03s`, ` in 2m 03s` or ` in 3s`.
@@ -172,20 +180,7 @@ fn url(
     job: &Arc<Job>,
     done: &Done,
 ) -> String {
-    let own = match done.result {
-        RunResult::Success => job.success_pattern.as_deref(),
-        RunResult::Failure => job.failure_pattern.as_deref(),
-        RunResult::TimedOut
-        | RunResult::Aborted
-        | RunResult::Canceled
-        | RunResult::Skipped
-        | RunResult::PostFailure
-        | RunResult::NodeFailure
-        | RunResult::TeFailure
-        | RunResult::Lost
-        | RunResult::RetryLimit
-        | RunResult::ConfigError => None,
-    };
+    let own = own(done.result, &job.success_pattern, &job.failure_pattern);
     let Some(run) = done.run else { return job.name.to_string() };
     if let Some(pattern) = own.or(policy.url_pattern.as_deref()) {
         let wish = item.set.context.as_ref().map(|context| RunWish {

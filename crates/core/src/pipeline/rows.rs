@@ -193,6 +193,7 @@ impl Gate {
                 .collect(),
             state: true,
         };
+        gate.unsaid = std::mem::take(&mut self.unsaid);
         *self = gate;
         turn.answer.left.extend(left);
     }

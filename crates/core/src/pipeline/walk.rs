@@ -25,10 +25,20 @@ struct Walk {
     holding: bool,
     /// How many items stand before.
     index: usize,
-    /// The bundle that the last item belongs to, and what its first one was built on.
-    bundle: Option<(u64, Option<BuildSetId>)>,
+    /// The bundle that the last item belongs to.
+    bundle: Option<Bundle>,
     /// Something changed that items before may have to know.
     again: bool,
+}
+
+/// What holds for all items of a bundle, because it holds for the first.
+#[derive(Clone, Copy)]
+struct Bundle {
+    number: u64,
+    /// What they are built on.
+    base: Option<BuildSetId>,
+    /// They are worked on: a window that ends among them would never see them done.
+    active: bool,
 }
 
 impl Gate {
@@ -69,9 +79,14 @@ impl Gate {
             walk.index += 1;
             return;
         }
-        if item.bundle != walk.bundle.map(|(bundle, _)| bundle) {
-            walk.bundle = item.bundle.map(|bundle| (bundle, walk.base));
+        let window = self.lanes[walk.lane].queues.get(&walk.queue).map_or(0, |q| q.window);
+        let window = if window == 0 { WINDOW_MAX } else { window.min(WINDOW_MAX) };
+        let inside = walk.index < usize::try_from(window).unwrap_or(usize::MAX);
+        if item.bundle != walk.bundle.map(|bundle| bundle.number) {
+            let (base, active) = (walk.base, inside);
+            walk.bundle = item.bundle.map(|number| Bundle { number, base, active });
         }
+        let active = walk.bundle.map_or(inside, |bundle| bundle.active);
         let needed_fails = match self.needs_of(walk.lane, item) {
             Needs::Met => false,
             Needs::Failing(_) => true,
@@ -80,9 +95,6 @@ impl Gate {
                 return;
             }
         };
-        let window = self.lanes[walk.lane].queues.get(&walk.queue).map_or(0, |q| q.window);
-        let window = if window == 0 { WINDOW_MAX } else { window.min(WINDOW_MAX) };
-        let active = walk.index < usize::try_from(window).unwrap_or(usize::MAX);
         self.mark(id, active, false);
         if needed_fails {
             self.stop_whole(id, turn);
@@ -112,7 +124,7 @@ impl Gate {
     /// Onto the right base; then merge, then jobs.
     fn advance(&mut self, id: ItemId, active: bool, walk: &Walk, turn: &mut Turn<'_>) {
         let base = match walk.bundle {
-            Some((_, base)) => base,
+            Some(bundle) => bundle.base,
             None => walk.base,
         };
         let Some(item) = self.items.get(&id) else { return };

@@ -11,7 +11,7 @@ use crate::event::{EventKind, ProjectKey, ProjectName, SourceName};
 use crate::layout::{
     Actions, ApprovalRule, GerritVote, Growth, Job, JobName, JobRun, JobTree, Layout, Manager,
     MergeMode, Messages, Pattern, Pipeline, PipelineName, Precedence, Project, Reporter,
-    Requirements, SemaphoreUse, Trigger, TriggerFilter, Window,
+    Requirements, SemaphoreUse, SkipIf, Trigger, TriggerFilter, Window,
 };
 use core::time::Duration;
 use std::sync::Arc;
@@ -225,7 +225,10 @@ fn job(name: &str, words: &[&str]) -> Job {
         failure_pattern: None,
         branches: pattern("branch").into_iter().collect(),
         files: pattern("files").into_iter().collect(),
-        skip_if: Vec::new(),
+        skip_if: pattern("skip")
+            .map(|p| SkipIf { all_files_match_any: vec![p], ..SkipIf::default() })
+            .into_iter()
+            .collect(),
         semaphore: text("semaphore").map(|name| SemaphoreUse { name }),
         tags: Vec::new(),
         dependencies: text("after").map(JobName).into_iter().collect(),

@@ -1,6 +1,7 @@
 //! Tests of the whole gate: scenarios by hand, a model by chance, and its figures.
 
 mod build;
+mod chaos;
 mod model;
 mod scenarios;
 mod script;
