@@ -7,3 +7,4 @@
 pub mod git;
 pub mod node;
 pub mod program;
+pub mod source;
