@@ -96,9 +96,10 @@ impl Machines for TeMachines {
 fn in_virsh_s_words(e: MachineError) -> GatewayMachineError {
     match e {
         MachineError::NotYours(name) => GatewayMachineError::NoDomain(name),
-        MachineError::CutOff(_) | MachineError::WrongState(_) | MachineError::Failed(_) => {
-            GatewayMachineError::Failed(e.to_string())
-        }
+        MachineError::CutOff(_)
+        | MachineError::Free(_)
+        | MachineError::WrongState(_)
+        | MachineError::Failed(_) => GatewayMachineError::Failed(e.to_string()),
     }
 }
 

@@ -21,6 +21,12 @@ pub enum MachineError {
     /// The lease is over.
     #[error(transparent)]
     CutOff(#[from] CutOff),
+    /// The caller's fault: nobody holds the TE, and what is changed now the next holder would find.
+    #[error(
+        "{0} is free and stays clean for its next holder; lease it first (toci lease run), or take it \
+         out of use (toci te quarantine)"
+    )]
+    Free(String),
     /// The caller's fault: for example, it runs already.
     #[error("{0}")]
     WrongState(String),
@@ -123,6 +129,20 @@ impl TeMachines {
         self.pass().await.map(drop)
     }
 
+    /// Refuses when the right has ended, or what would be changed belongs to nobody.
+    pub async fn check_change(&self) -> Result<(), MachineError> {
+        let _pass = self.pass().await?;
+        self.changeable()
+    }
+
+    fn changeable(&self) -> Result<(), MachineError> {
+        if self.gate.may_change() {
+            Ok(())
+        } else {
+            Err(MachineError::Free(self.te.id.to_string()))
+        }
+    }
+
     /// What changes a machine runs to its end even if the caller goes away meanwhile: libvirt
     /// would finish it anyway, and the pass must be held until then.
     async fn to_its_end<F>(&self, change: impl FnOnce(TeMachines) -> F) -> Result<(), MachineError>
@@ -132,13 +152,7 @@ impl TeMachines {
         let (machines, change) = (self.clone(), change(self.clone()));
         let task = tokio::spawn(async move {
             let _pass = machines.pass().await?;
-            if !machines.gate.may_change() {
-                return Err(MachineError::WrongState(format!(
-                    "{} is free and stays clean for its next holder; lease it first \
-                     (toci lease run), or take it out of use (toci te quarantine)",
-                    machines.te.id
-                )));
-            }
+            machines.changeable()?;
             change.await
         });
         task.await.unwrap_or_else(|e| Err(MachineError::Failed(e.to_string())))

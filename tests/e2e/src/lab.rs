@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::wait_for;
@@ -206,6 +206,18 @@ impl Process {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
+    /// Waits until it has printed this line.
+    ///
+    /// # Errors
+    /// It did not within [`LINE_LIMIT`]; what it said is in the message.
+    pub fn wait_for_line(&self, line: &str) -> Result<()> {
+        wait_for(&format!("line `{line}`"), LINE_LIMIT, || {
+            let output = self.output();
+            ensure!(output.lines().any(|l| l == line), "{output}\n{}", self.log_tail());
+            Ok(())
+        })
+    }
+
     /// What it wrote to standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -219,6 +231,8 @@ impl Process {
     }
 }
 
+/// How long a line may take to come: a lease, a machine, or a busy computer may be in between.
+const LINE_LIMIT: Duration = Duration::from_secs(60);
 /// Lines of a log that go into an error message.
 const TAIL_LINES: usize = 25;
 

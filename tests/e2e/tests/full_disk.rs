@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use e2e::{Ci, Lab, Process, wait_for};
+use anyhow::Result;
+use e2e::{Ci, Lab, wait_for};
 use toci_client::api::ClientError;
 use toci_wire::api::{LeaseRequest, Release, TeState};
 
@@ -47,14 +47,6 @@ fn held(ci: &Ci) -> Result<Vec<(String, u64, Option<String>)>> {
     Ok(held.map(|te| (te.id, te.generation, te.lease)).collect())
 }
 
-fn wait_for_line(process: &Process, line: &str) -> Result<()> {
-    wait_for(&format!("line `{line}`"), COMMAND_LIMIT, || {
-        let output = process.output();
-        ensure!(output.lines().any(|l| l == line), "{output}\n{}", process.log_tail());
-        Ok(())
-    })
-}
-
 #[test]
 fn a_server_whose_disk_is_full_says_so_loses_nothing_and_goes_on_when_there_is_room() {
     let lab = Lab::start().unwrap();
@@ -63,7 +55,7 @@ fn a_server_whose_disk_is_full_says_so_loses_nothing_and_goes_on_when_there_is_r
     let folder = ci.lab.folder().display().to_string();
     let script = format!("echo up; until test -e {folder}/go; do sleep 0.1; done; exit 7");
     let mut holder = ci.lease_run("holder", &[], &script).unwrap();
-    wait_for_line(&holder, "up").unwrap();
+    holder.wait_for_line("up").unwrap();
     let before = held(&ci).unwrap();
     assert_eq!(before.len(), 1, "{before:?}");
 

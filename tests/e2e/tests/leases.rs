@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use e2e::{Ci, Process, wait_for};
+use e2e::{Ci, wait_for};
 use toci_wire::api::TeState;
 
 /// A command through the gateway, on a busy machine.
@@ -19,15 +19,6 @@ const HOLD_A_SESSION_OPEN: &str = "
     fifo=$(mktemp -u); mkfifo $fifo; export fifo
     setsid sh -c 'sleep 1000 >$fifo & echo up; $GATE copyseed 1 <$fifo; rm $fifo; echo cut' &
     sleep 2000";
-
-/// Waits until the script has printed `line`.
-fn wait_for_line(process: &Process, line: &str) -> Result<()> {
-    wait_for(&format!("line `{line}`"), COMMAND_LIMIT, || {
-        let output = process.output();
-        ensure!(output.lines().any(|l| l == line), "{output}\n{}", process.log_tail());
-        Ok(())
-    })
-}
 
 fn all_ready(ci: &Ci, limit: Duration) -> Result<Vec<toci_wire::api::TestEnv>> {
     ci.wait_for_testenvs("ready", limit, |all| all.iter().all(|te| te.state == TeState::Ready))
@@ -73,8 +64,8 @@ fn two_leases_run_side_by_side_and_a_third_waits_for_its_turn() {
         format!("echo up; while ! test -e {folder}/go; do sleep 0.1; done; $GATE virsh list --all");
     let mut first = ci.lease_run("first", &[], &script).unwrap();
     let mut second = ci.lease_run("second", &[], &script).unwrap();
-    wait_for_line(&first, "up").unwrap();
-    wait_for_line(&second, "up").unwrap();
+    first.wait_for_line("up").unwrap();
+    second.wait_for_line("up").unwrap();
     let mut third = ci.lease_run("third", &[], "echo up").unwrap();
     let waiting = wait_for("the third to wait", COMMAND_LIMIT, || {
         let leases = ci.ask(ci.api().leases(false))?;
@@ -108,7 +99,7 @@ fn a_killed_client_is_cut_off_and_its_te_is_granted_again() {
     let ci = Ci::start(1).unwrap();
     // The killed client's command lives on and holds an SSH session open.
     let mut client = ci.lease_run("victim", &[], HOLD_A_SESSION_OPEN).unwrap();
-    wait_for_line(&client, "up").unwrap();
+    client.wait_for_line("up").unwrap();
     let mut next = ci.lease_run("next", &[], "$GATE virsh list --all").unwrap();
     client.kill().unwrap();
     let killed = Instant::now();
@@ -116,7 +107,7 @@ fn a_killed_client_is_cut_off_and_its_te_is_granted_again() {
     let took = killed.elapsed();
     assert!(status.success(), "{status}\n{}\n{}", next.log_tail(), ci.logs());
     assert!(next.output().contains("seed_1"), "{}", next.output());
-    wait_for_line(&client, "cut").unwrap();
+    client.wait_for_line("cut").unwrap();
     let processes = ci.lab.read("ps", &["-e", "-o", "args="]).unwrap();
     assert!(!processes.contains("sleep 2000"), "the command ends with its toci:\n{processes}");
     eprintln!("granted again {:.1} s after kill -9 of the holder", took.as_secs_f64());
@@ -130,7 +121,7 @@ fn holders_go_on_while_the_server_is_killed_and_started_again() {
     let script =
         format!("echo up; while ! test -e {folder}/go; do $GATE virsh list --all; done; exit 7");
     let mut holder = ci.lease_run("holder", &[], &script).unwrap();
-    wait_for_line(&holder, "up").unwrap();
+    holder.wait_for_line("up").unwrap();
     let before = ci.ask(ci.api().testenvs()).unwrap();
 
     ci.kill_server().unwrap();
@@ -165,7 +156,7 @@ fn expiry_cuts_open_sessions_and_ends_the_command() {
     let mut client = ci.lease_run("client", &["--timeout", "5s"], HOLD_A_SESSION_OPEN).unwrap();
     let status = client.wait(COMMAND_LIMIT).unwrap();
     assert_eq!(status.code(), Some(112), "docs/exit-codes.md\n{}", client.log_tail());
-    wait_for_line(&client, "cut").unwrap();
+    client.wait_for_line("cut").unwrap();
     all_ready(&ci, RESET_LIMIT).unwrap();
 }
 
@@ -173,7 +164,7 @@ fn expiry_cuts_open_sessions_and_ends_the_command() {
 fn a_killed_host_comes_back_with_clean_test_environments() {
     let mut ci = Ci::start(1).unwrap();
     let mut client = ci.lease_run("client", &["--timeout", "60s"], "echo up; sleep 1000").unwrap();
-    wait_for_line(&client, "up").unwrap();
+    client.wait_for_line("up").unwrap();
     ci.host.agent.take().unwrap().kill().unwrap();
     ci.host.start(&ci.lab, &[]).unwrap();
     client.signal("INT").unwrap();

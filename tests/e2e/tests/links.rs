@@ -65,20 +65,12 @@ impl ClientSide {
     }
 }
 
-fn wait_for_line(process: &Process, line: &str) -> Result<()> {
-    wait_for(&format!("line `{line}`"), COMMAND_LIMIT, || {
-        let output = process.output();
-        ensure!(output.lines().any(|l| l == line), "{output}\n{}", process.log_tail());
-        Ok(())
-    })
-}
-
 #[test]
 fn a_client_whose_link_vanishes_loses_its_lease_within_15_s() {
     let ci = Ci::start(1).unwrap();
     let far = ClientSide::new(&ci.lab).unwrap();
     let mut client = far.lease_run(&ci, "far", "echo up; sleep 1000").unwrap();
-    wait_for_line(&client, "up").unwrap();
+    client.wait_for_line("up").unwrap();
     let mut next = ci.lease_run("next", &[], "$GATE virsh list --all").unwrap();
 
     cut(&ci.lab, CLIENT_DEVICE).unwrap();
@@ -120,7 +112,7 @@ fn a_host_whose_link_vanishes_is_told_as_cut_off_and_ends_the_lease_by_its_own_c
     let folder = ci.lab.folder().display().to_string();
     let script = format!("cp $TE_DATAFILE {folder}/te.json; echo up; sleep 1000");
     let mut client = ci.lease_run("client", &["--timeout", "30s"], &script).unwrap();
-    wait_for_line(&client, "up").unwrap();
+    client.wait_for_line("up").unwrap();
     let links = ci.lab.read("ip", &["-o", "addr", "show", "to", "198.18.1.1"]).unwrap();
     let device = links.split_whitespace().nth(1).context(links.clone()).unwrap();
     assert!(gate_inside(&ci).unwrap().contains("seed_1"));

@@ -56,7 +56,7 @@ pub enum TeCommand {
     ///
     /// Examples:
     ///   toci te push-image tehost1-1 seed.qcow2
-    ///   toci te push-image tehost1-1 disk.raw --machine baremetalbrbm1_0
+    ///   toci te push-image tehost1-1 disk.raw --machine seed_1   # only a seed takes one
     #[command(verbatim_doc_comment, name = "push-image")]
     PushImage {
         /// The test environment

@@ -30,12 +30,21 @@ type Outcome = Result<Option<OperationResult>, Fault>;
 enum Fault {
     #[error(transparent)]
     Machine(#[from] MachineError),
-    #[error(transparent)]
-    Image(#[from] ImageError),
+    #[error("{0}")]
+    Image(#[source] ImageError),
     #[error(transparent)]
     Server(#[from] ClientError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+}
+
+impl From<ImageError> for Fault {
+    fn from(e: ImageError) -> Fault {
+        match e {
+            ImageError::Machine(e) => Fault::Machine(e),
+            e => Fault::Image(e),
+        }
+    }
 }
 
 fn refused(code: &str, message: String) -> OperationResult {
@@ -75,6 +84,9 @@ impl Operations {
             }
             Err(Fault::Machine(e @ MachineError::CutOff(_))) => {
                 Some(refused("stale_generation", e.to_string()))
+            }
+            Err(Fault::Machine(e @ MachineError::Free(_))) => {
+                Some(refused("testenv_free", e.to_string()))
             }
             Err(Fault::Machine(e @ MachineError::WrongState(_))) => {
                 Some(refused("wrong_state", e.to_string()))
@@ -128,7 +140,7 @@ impl Operations {
                 format!("{machine} takes no image: only the seed does; nodes are deployed by it"),
             )));
         }
-        machines.check().await?;
+        machines.check_change().await?;
         let name = self.reporter.host.config.name.as_str();
         let mut input = self.reporter.client.operation_input(name, &o.id).await?;
         let mut install = ImageInstall::begin(machines).await?;
