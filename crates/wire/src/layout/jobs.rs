@@ -149,7 +149,7 @@ fn about_choice(map: &Map<'_>, to: &mut Definition, found: &mut Findings) {
         skips.push(SkipIf { project, branch, all_files_match_any });
     }
     set(to, given(map, "skip-if", skips), |j, v| j.skip_if = v);
-    let held = map.text("mutex", found).or_else(|| map.text("semaphore", found));
+    let held = to.mutexes.first().or(to.semaphores.first().map(|(name, _)| name)).cloned();
     set(to, held, |j, name| j.semaphore = Some(SemaphoreUse { name }));
     let dependencies = map.texts(&["dependencies"], found).into_iter().map(JobName).collect();
     set(to, given(map, "dependencies", dependencies), |j, v| j.dependencies = v);

@@ -203,6 +203,10 @@ fn filter(
 ) -> Option<TriggerFilter> {
     let map = Map::of(node, path, found)?;
     map.known(TRIGGER_KEYS, found);
+    if let Some(node) = map.get("ignore-deletes") {
+        let instead = "a ref that was deleted never enters a pipeline";
+        found.note(node.mark, &format!("{path}.ignore-deletes"), instead);
+    }
     let timespecs = map.texts(&["time"], found);
     if trigger == Trigger::Timer {
         if timespecs.is_empty() {
