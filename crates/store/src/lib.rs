@@ -13,6 +13,7 @@ mod db;
 mod error;
 mod history;
 mod lease;
+mod pipeline;
 mod row;
 mod token;
 
@@ -20,11 +21,16 @@ pub use db::Store;
 pub use error::StoreError;
 pub use history::LeaseFilter;
 pub use lease::{Batch, ClockMark, Credential};
+pub use pipeline::{GateBatch, Heard};
 pub use token::{Enrolment, TokenRow};
 
 /// Every statement with a fixed text, for the test that prepares them on both databases.
 #[must_use]
 pub fn statements() -> Vec<String> {
-    let fixed = lease::STATEMENTS.iter().chain(token::STATEMENTS).chain(history::STATEMENTS);
+    let fixed = lease::STATEMENTS
+        .iter()
+        .chain(token::STATEMENTS)
+        .chain(history::STATEMENTS)
+        .chain(pipeline::STATEMENTS);
     fixed.map(|s| (*s).to_owned()).chain(row::statements()).collect()
 }

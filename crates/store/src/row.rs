@@ -103,7 +103,22 @@ table!(
 table!(CREDENTIAL, "credential", 2, ["lease", "testenv", "generation", "te_json"]);
 table!(HOLD_BUDGET, "hold_budget", 1, ["project", "used_us", "at_us"]);
 
-static ALL: [&Table; 5] = [&HOST, &TESTENV, &LEASE, &CREDENTIAL, &HOLD_BUDGET];
+table!(GATE_ITEM, "gate_item", 1, ["id", "body"]);
+table!(GATE_REPORT, "gate_report", 1, ["id", "body"]);
+table!(GATE_STATE, "gate_state", 1, ["id", "body"]);
+table!(SOURCE_CURSOR, "source_cursor", 2, ["source", "name", "body"]);
+
+static ALL: &[&Table] = &[
+    &HOST,
+    &TESTENV,
+    &LEASE,
+    &CREDENTIAL,
+    &HOLD_BUDGET,
+    &GATE_ITEM,
+    &GATE_REPORT,
+    &GATE_STATE,
+    &SOURCE_CURSOR,
+];
 
 pub(crate) fn statements() -> impl Iterator<Item = String> {
     ALL.iter().flat_map(|t| t.texts().iter().map(|s| s.to_string()))

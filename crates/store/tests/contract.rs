@@ -3,12 +3,16 @@
 
 mod postgres;
 
+use std::sync::Arc;
 use std::time::Duration;
+use toci_core::event::{ProjectKey, RefUpdate, Revision, SourceName};
 use toci_core::id::{Generation, HostId, Label, LeaseId, Project, ShapeName, TeId};
+use toci_core::layout::PipelineName;
 use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
+use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, Subject};
 use toci_core::time::Time;
 use toci_store::{
-    Batch, ClockMark, Credential, Enrolment, LeaseFilter, Store, StoreError, TokenRow,
+    Batch, ClockMark, Credential, Enrolment, GateBatch, LeaseFilter, Store, StoreError, TokenRow,
 };
 
 fn lease(id: u64, state: LeaseState) -> Lease {
@@ -74,6 +78,7 @@ async fn contract(url: &str) {
         a_batch_is_all_or_nothing(&store, url).await;
     }
     history(&store).await;
+    a_gate_reads_back(&store).await;
     tokens(&store).await;
     enrolment(&store).await;
     let again = Store::open(url).await;
@@ -89,8 +94,61 @@ async fn contract(url: &str) {
     newer.claim_book(10).await.unwrap();
     let err = store.commit(&Batch::default()).await.unwrap_err();
     assert!(matches!(err, StoreError::TakenOver), "{err:?}");
+    let err = store.commit_gate(&GateBatch::default()).await.unwrap_err();
+    assert!(matches!(err, StoreError::TakenOver), "{err:?}");
     newer.commit(&Batch::default()).await.unwrap();
+    newer.commit_gate(&GateBatch::default()).await.unwrap();
     newer.close().await;
+}
+
+/// A gate with an item that entered by a ref update, whose start is told.
+async fn a_gate_reads_back(store: &Store) {
+    let text = "
+pipelines: [{name: post, manager: independent, trigger: {gerrit: [{event: ref-updated}]}, start: {smtp: {to: a@b}}}]
+projects: [{name: p, post: [j]}]
+";
+    let source = SourceName::new("gerrit").unwrap();
+    let layout = Arc::new(toci_wire::layout::read("l", text, &source).layout.unwrap());
+    let mut gate = Gate::new(layout.clone(), Policy::default());
+    let update = RefUpdate {
+        project: ProjectKey { source: source.clone(), name: "p".parse().unwrap() },
+        reference: "refs/heads/master".parse().unwrap(),
+        old: Revision::none(),
+        new: Revision::new("a".repeat(40)).unwrap(),
+    };
+    let subject = Subject::Ref(update);
+    let input =
+        Input::Enqueue { pipeline: PipelineName("post".into()), subject, changes: Vec::new() };
+    let mut number = 0;
+    let mut ids = || {
+        number += 1;
+        number
+    };
+    gate.on(input, Time(5), &mut ids).unwrap();
+    let rows = gate.rows();
+    assert_eq!((rows.items.len(), rows.reports.len()), (1, 1));
+    let cursor = |text: &str| (source.clone(), "stream".to_owned(), text.to_owned());
+    let batch = GateBatch {
+        items: rows.items.clone(),
+        reports: rows.reports.clone(),
+        state: rows.state.clone(),
+        cursors: vec![cursor("1"), cursor("2")],
+        ..GateBatch::default()
+    };
+    store.commit_gate(&batch).await.unwrap();
+    store.commit_gate(&batch).await.unwrap();
+    let read = store.read_gate().await.unwrap();
+    let json = |rows: &toci_core::pipeline::Rows| serde_json::to_string(rows).unwrap();
+    assert_eq!(json(&read), json(&rows));
+    assert_eq!(store.read_cursors().await.unwrap()[&source]["stream"], "2");
+    let gone = GateBatch {
+        removed_items: rows.items.iter().map(ItemRow::id).collect(),
+        removed_reports: rows.reports.iter().map(ReportRow::id).collect(),
+        ..GateBatch::default()
+    };
+    store.commit_gate(&gone).await.unwrap();
+    let read = store.read_gate().await.unwrap();
+    assert!(read.items.is_empty() && read.reports.is_empty() && read.state.is_some());
 }
 
 async fn a_book_reads_back(store: &Store) {
