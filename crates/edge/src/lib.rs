@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod git;
+pub mod http;
 pub mod node;
 pub mod program;
 pub mod source;

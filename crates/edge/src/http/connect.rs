@@ -1,0 +1,115 @@
+//! Opening a connection: name, TCP, TLS and HTTP/1.1, all within one time limit.
+
+use super::client::RequestBody;
+use super::error::HttpError;
+use super::url::Url;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Longest time for name look-up, TCP and TLS together.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where Debian and its kin keep the certificate authorities that the system trusts (package ca-certificates).
+pub const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Those of [`SYSTEM_CA_FILE`], read at the first `https://`.
+    System,
+    /// Only those of this PEM file, read at once.
+    File(PathBuf),
+}
+
+pub(super) struct Connector {
+    tls: OnceLock<TlsConnector>,
+}
+
+impl Connector {
+    pub(super) fn new(trust: &Trust) -> Result<Connector, HttpError> {
+        let tls = OnceLock::new();
+        if let Trust::File(path) = trust {
+            tls.get_or_init({
+                let connector = trusting(path)?;
+                || connector
+            });
+        }
+        Ok(Connector { tls })
+    }
+
+    /// A new connection; its task ends when the last use of it does.
+    pub(super) async fn connect(&self, url: &Url) -> Result<SendRequest<RequestBody>, HttpError> {
+        let tls = match url.is_tls() {
+            true => Some(self.tls()?),
+            false => None,
+        };
+        let unreachable = |source| HttpError::Unreachable { server: url.server(), source };
+        let text = format!("no connection within {} s", CONNECT_LIMIT.as_secs());
+        match tokio::time::timeout(CONNECT_LIMIT, open(url, tls)).await {
+            Ok(result) => result.map_err(unreachable),
+            Err(_) => Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, text))),
+        }
+    }
+
+    fn tls(&self) -> Result<TlsConnector, HttpError> {
+        if let Some(connector) = self.tls.get() {
+            return Ok(connector.clone());
+        }
+        let connector = trusting(Path::new(SYSTEM_CA_FILE))?;
+        Ok(self.tls.get_or_init(|| connector).clone())
+    }
+}
+
+async fn open(url: &Url, tls: Option<TlsConnector>) -> io::Result<SendRequest<RequestBody>> {
+    let tcp = TcpStream::connect((url.host(), url.port())).await?;
+    // Requests are small and wait for their answer: never hold one back for more bytes.
+    tcp.set_nodelay(true)?;
+    let Some(tls) = tls else { return speak(tcp).await };
+    let name = ServerName::try_from(url.host().to_owned()).map_err(io::Error::other)?;
+    speak(tls.connect(name, tcp).await?).await
+}
+
+async fn speak<S>(stream: S) -> io::Result<SendRequest<RequestBody>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "HTTP connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+fn trusting(path: &Path) -> Result<TlsConnector, HttpError> {
+    let bad = |source| HttpError::Trust { path: path.display().to_string(), source };
+    let pem = std::fs::read(path).map_err(bad)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|e| bad(io::Error::other(e)))?;
+        // Authorities whose certificates this library cannot use are of no harm to the others.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(bad(io::Error::other("no usable certificate in it")));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(io::Error::other(e)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
