@@ -1,3 +1,7 @@
 //! One task a stage.
 
+pub mod event;
 pub mod lease;
+pub(crate) mod merge;
+pub mod pipeline;
+pub(crate) mod report;
