@@ -1,5 +1,9 @@
 //! `toci.toml`: the server's settings. Every error names file, line, column and what was expected.
 
+mod gate;
+
+pub use gate::{GateConfig, MergerConfig, SourceConfig};
+
 use crate::broker::{
     self, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, Keepalive, StatsdTarget, TlsFiles,
 };
@@ -53,6 +57,8 @@ pub struct ServerConfig {
     pub lease: Policy,
     /// The `lockenv` face; none: not served from here.
     pub lockenv: Option<LockenvOptions>,
+    /// Sources, layout, merger; none: leases only.
+    pub gate: Option<GateConfig>,
 }
 
 /// Settings of the API.
@@ -118,6 +124,9 @@ struct File {
     gearman: GearmanFile,
     lease: LeaseFile,
     lockenv: LockenvFile,
+    layout: Option<gate::LayoutFile>,
+    source: Vec<gate::SourceFile>,
+    merger: gate::MergerFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -239,9 +248,10 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
         return Err(bad("api.connections_max is 0: use at least 1".to_owned()));
     }
     let gearman = gearman(file.gearman, flags.gearman).map_err(&bad)?;
-    let lease = policy(&file.lease).map_err(bad)?;
+    let lease = policy(&file.lease).map_err(&bad)?;
+    let gate = gate::filled_in(&state, file.layout, file.source, file.merger).map_err(bad)?;
     let lockenv = file.lockenv.enabled.unwrap_or(true).then(|| lockenv(&file.lockenv));
-    Ok(ServerConfig { state, database, api, gearman, lease, lockenv })
+    Ok(ServerConfig { state, database, api, gearman, lease, lockenv, gate })
 }
 
 fn lockenv(file: &LockenvFile) -> LockenvOptions {

@@ -6,12 +6,17 @@ pub mod api;
 mod auth;
 pub mod broker;
 mod config;
+mod gate;
 mod listen;
 mod lockenv;
 mod metrics;
 mod run;
 pub mod tasks;
 
-pub use config::{ApiConfig, ConfigError, GearmanConfig, Overrides, ServerConfig, TlsPair};
+pub use config::{
+    ApiConfig, ConfigError, GateConfig, GearmanConfig, MergerConfig, Overrides, ServerConfig,
+    SourceConfig, TlsPair,
+};
+pub use gate::{GateParts, GateStartError};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};
 pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};

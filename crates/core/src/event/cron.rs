@@ -24,9 +24,10 @@ pub struct Cron {
 
 /// What is wrong with a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: use five fields (minute hour day month weekday), or six with seconds at the end")]
+#[error("{what}")]
 pub struct NotCron {
-    what: String,
+    /// For people.
+    pub what: String,
 }
 
 impl Cron {

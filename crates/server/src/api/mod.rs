@@ -2,11 +2,13 @@
 
 mod error;
 mod extract;
+mod git;
 mod hosts;
 mod leases;
 mod link;
 mod machines;
 mod openapi;
+mod pipelines;
 mod relay;
 mod router;
 mod sse;
@@ -14,6 +16,7 @@ mod state;
 mod system;
 mod testenvs;
 mod tokens;
+mod zuul;
 
 pub use openapi::document;
 

@@ -2,6 +2,5 @@
 
 pub mod event;
 pub mod lease;
-pub(crate) mod merge;
 pub mod pipeline;
 pub(crate) mod report;

@@ -295,7 +295,7 @@ fn number_in(footer: &str, source: &str) -> Option<u64> {
 /// Gerrit's footer, when a message has one.
 fn change_id(message: &str) -> String {
     let ids = message.lines().filter_map(|line| line.strip_prefix("Change-Id:"));
-    ids.map(|id| id.trim().to_owned()).last().unwrap_or_default()
+    ids.map(|id| id.trim().to_owned()).next_back().unwrap_or_default()
 }
 
 fn state(refs: &Snapshot, number: u64, in_branch: bool) -> ChangeState {

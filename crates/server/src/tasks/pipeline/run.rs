@@ -1,6 +1,6 @@
 //! The loop of the pipeline task: batch, apply, commit, tell.
 
-use super::{BATCH_MAX, Cursor, ENDED_MAX, Ended, GateError, News};
+use super::handle::{BATCH_MAX, Cursor, ENDED_MAX, Ended, GateError, News};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
