@@ -11,6 +11,7 @@ pub mod event;
 pub mod id;
 pub mod layout;
 pub mod lease;
+pub mod log;
 pub mod pipeline;
 pub mod refused;
 pub mod run;

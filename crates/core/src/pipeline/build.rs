@@ -232,9 +232,8 @@ impl Gate {
 
     /// Free places go to the oldest items that wait for one.
     pub(super) fn grant_semaphores(&mut self, turn: &mut Turn<'_>) {
-        // A project's own jobs may take those of the layout.
-        let known = || self.layout.jobs.iter().any(|job| job.semaphore.is_some());
-        if self.layout.semaphores.is_empty() && !known() {
+        let known = self.layout.jobs.iter().any(|job| job.semaphore.is_some());
+        if !known {
             return;
         }
         let mut waiting: Vec<(u64, ItemId, usize, String)> = Vec::new();
