@@ -4,6 +4,7 @@
 //! of `toci-core`.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod git;
 pub mod http;
 pub mod node;

@@ -52,8 +52,8 @@ pub struct Mirrors {
 /// One mirror, locked.
 #[derive(Debug)]
 pub struct Mirror {
-    pub(crate) git: Git,
-    pub(crate) url: String,
+    pub(super) git: Git,
+    pub(super) url: String,
     _lock: OwnedMutexGuard<()>,
 }
 
