@@ -6,7 +6,6 @@ pub mod api;
 mod auth;
 pub mod broker;
 mod config;
-mod gate;
 mod listen;
 mod lockenv;
 mod metrics;
@@ -14,9 +13,7 @@ mod run;
 pub mod tasks;
 
 pub use config::{
-    ApiConfig, ConfigError, GateConfig, GearmanConfig, MergerConfig, Overrides, ServerConfig,
-    SourceConfig, TlsPair,
+    ApiConfig, ConfigError, GearmanConfig, LogsConfig, LogsStore, Overrides, ServerConfig, TlsPair,
 };
-pub use gate::{GateParts, GateStartError};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};
 pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};

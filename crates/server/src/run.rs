@@ -4,11 +4,11 @@ use crate::api::{Api, Relay, router};
 use crate::auth::{Auth, TokenError};
 use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
 use crate::config::ServerConfig;
-use crate::gate::{GateParts, GateStartError};
 use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
 use crate::metrics::Metrics;
 use crate::tasks::lease::{BookError, LeaseBook};
+use crate::tasks::log::{LogError, LogStore};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,9 @@ pub enum ServerError {
     /// The operator's token.
     #[error("make the operator's token")]
     Token(#[from] TokenError),
+    /// The log archive.
+    #[error("start the log archive")]
+    Logs(#[from] LogError),
     /// The API's listeners.
     #[error("open the API")]
     Listen(#[from] ListenError),
@@ -55,9 +58,6 @@ pub enum ServerError {
     /// The broker.
     #[error("run the Gearman broker")]
     Broker(#[from] BrokerError),
-    /// The gate.
-    #[error("start the gate")]
-    Gate(#[from] GateStartError),
     /// Signals.
     #[error("listen to signals")]
     Signal(#[source] io::Error),
@@ -133,22 +133,14 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
     auth.ensure_admin(&admin_token_file).await?;
     let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
 
+    let logs = LogStore::open(&config.logs).await?;
+
     let mut options = config.gearman.options;
     options.acl = config.gearman.acl.as_deref().map(broker::read_acl_file).transpose()?;
     options.settings.pid = std::process::id();
     options.settings.first_job = broker::first_job(SystemTime::now());
     let broker = broker::start(options)?;
 
-    let gate = match config.gate {
-        Some(gate) => match GateParts::start(store.clone(), gate).await {
-            Ok(gate) => Some(Arc::new(gate)),
-            Err(error) => {
-                stop_broker(broker).await?;
-                return Err(error.into());
-            }
-        },
-        None => None,
-    };
     let (stopping, watched) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
     let api = Arc::new(Api {
@@ -158,7 +150,7 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         relay: Arc::new(Relay::default()),
         metrics: metrics.clone(),
         broker: broker.handle(),
-        gate: gate.clone(),
+        logs,
         stopping: watched.clone(),
     });
     let listeners = match Listeners::bind(&config.api).await {

@@ -12,7 +12,6 @@ mod endpoint;
 mod error;
 mod routes;
 mod routes_host;
-mod routes_pipeline;
 mod secret;
 mod sse;
 

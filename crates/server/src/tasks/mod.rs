@@ -1,6 +1,4 @@
 //! One task a stage.
 
-pub mod event;
 pub mod lease;
-pub mod pipeline;
-pub(crate) mod report;
+pub mod log;

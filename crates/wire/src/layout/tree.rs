@@ -55,30 +55,16 @@ impl Kind {
 
 type Fault = (Mark, String);
 
-/// How much is read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) bytes: usize,
-    pub(super) nodes: usize,
-}
-
-/// Those of the operator's own layout.
-pub(super) const LAYOUT: Limits = Limits { bytes: TEXT_MAX_BYTES, nodes: NODES_MAX };
-
 /// Parses the first document.
-pub(super) fn parse(text: &str, limits: Limits) -> Result<Node, Fault> {
-    if text.len() > limits.bytes {
+pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+    if text.len() > TEXT_MAX_BYTES {
         return Err((
             Mark { line: 1, column: 1 },
-            format!("it is longer than {} bytes", limits.bytes),
+            format!("it is longer than {TEXT_MAX_BYTES} bytes"),
         ));
     }
-    let mut builder = Builder {
-        events: Parser::new_from_str(text),
-        anchors: HashMap::new(),
-        nodes: 0,
-        nodes_max: limits.nodes,
-    };
+    let mut builder =
+        Builder { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     loop {
         let (event, span) = builder.next()?;
         match event {
@@ -99,7 +85,6 @@ struct Builder<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
-    nodes_max: usize,
 }
 
 impl<'t> Builder<'t> {
@@ -117,11 +102,10 @@ impl<'t> Builder<'t> {
 
     fn count(&mut self, more: usize, at: Mark) -> Result<(), Fault> {
         self.nodes += more;
-        if self.nodes > self.nodes_max {
-            let most = self.nodes_max;
+        if self.nodes > NODES_MAX {
             return Err((
                 at,
-                format!("there are more than {most} values (aliases count each time)"),
+                format!("there are more than {NODES_MAX} values (aliases count each time)"),
             ));
         }
         Ok(())

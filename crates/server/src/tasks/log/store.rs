@@ -1,0 +1,198 @@
+//! What the executor and the API hold of the archive.
+
+use super::page::{self, Facts};
+use crate::config::{LogsConfig, LogsStore};
+use flate2::bufread::MultiGzDecoder;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toci_core::log::{Finder, FirstError, LogPath};
+use toci_core::pipeline::{RunResult, RunWish};
+use toci_edge::archive::{Archive, ArchiveError, FolderArchive, Found, Pack, Stage, pack};
+use toci_edge::node::console::{LINE_MAX_BYTES, Mask};
+use tokio::sync::Semaphore;
+
+/// Runs that are packed at the same time: it is work for the processor.
+const PACKING_MAX: usize = 2;
+/// Longest line of a console that is looked at as one, in bytes: the runner's longest and its time.
+const CONSOLE_LINE_MAX_BYTES: u64 = LINE_MAX_BYTES as u64 + 64;
+
+/// Logs could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The archive cannot be opened.
+    #[error("open the log archive")]
+    Open(#[source] ArchiveError),
+    /// The logs of a run cannot be kept.
+    #[error("keep the logs of run {run}")]
+    Keep {
+        /// Which run.
+        run: String,
+        /// Why not.
+        #[source]
+        source: ArchiveError,
+    },
+    /// Logs cannot be read.
+    #[error("read logs at {at}")]
+    Read {
+        /// Where.
+        at: String,
+        /// Why not.
+        #[source]
+        source: ArchiveError,
+    },
+}
+
+impl LogError {
+    /// Whether there is no room for more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            LogError::Open(source)
+            | LogError::Keep { source, .. }
+            | LogError::Read { source, .. } => source.is_full(),
+        }
+    }
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Finished<'a> {
+    /// Which.
+    pub wish: &'a RunWish,
+    /// What it came to.
+    pub result: RunResult,
+    /// Everything that is known of it: `console.txt`, `zuul-info/`, `logs/` (the job's own), `node/`, `te/`.
+    pub folder: &'a Path,
+    /// The secrets that the job had: masked in every text.
+    pub mask: &'a Mask,
+}
+
+/// Logs that are in the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// Where people find them.
+    pub url: String,
+    /// The most telling line of a failed run; empty when there is none.
+    pub first_error: String,
+}
+
+/// The archive of logs; clones share it.
+#[derive(Clone, Debug)]
+pub struct LogStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    archive: Archive,
+    url: String,
+    public: bool,
+    packing: Semaphore,
+}
+
+impl LogStore {
+    /// Opens the archive.
+    pub async fn open(config: &LogsConfig) -> Result<LogStore, LogError> {
+        let archive = match &config.store {
+            LogsStore::Folder(root) => {
+                Archive::Folder(FolderArchive::open(root).map_err(LogError::Open)?)
+            }
+        };
+        let (url, public) = (config.url.clone(), config.public);
+        let packing = Semaphore::new(PACKING_MAX);
+        Ok(LogStore { inner: Arc::new(Inner { archive, url, public, packing }) })
+    }
+
+    /// Where the logs of a run will be found.
+    #[must_use]
+    pub fn url(&self, wish: &RunWish) -> String {
+        format!("{}/{}/", self.inner.url, LogPath::of(wish).encoded())
+    }
+
+    /// Whether everybody may read them.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.inner.public
+    }
+
+    /// Keeps the logs of a run. The same run may be archived again: the newer archive replaces the older one.
+    pub async fn archive(&self, finished: Finished<'_>) -> Result<Archived, LogError> {
+        let wish = finished.wish;
+        let keep = |source| LogError::Keep { run: wish.run.to_string(), source };
+        let at = LogPath::of(wish);
+        // Closed never; an error would only mean that nothing limits it.
+        let _permit = self.inner.packing.acquire().await;
+        let stage = self.inner.archive.stage(&wish.run.to_string()).map_err(keep)?;
+        let work = Work {
+            facts: Facts::of(wish, finished.result),
+            folder: finished.folder.to_owned(),
+            mask: finished.mask.clone(),
+            at: at.clone(),
+        };
+        let (stage, first_error) = packed(stage, work).await.map_err(keep)?;
+        self.inner.archive.commit(stage, &at).await.map_err(keep)?;
+        let first_error = first_error.map(|found| found.text).unwrap_or_default();
+        Ok(Archived { url: self.url(wish), first_error })
+    }
+
+    /// What lies at a place of the archive; none: nothing.
+    pub async fn find(&self, at: &LogPath) -> Result<Option<Found>, LogError> {
+        let read = |source| LogError::Read { at: at.to_string(), source };
+        self.inner.archive.find(at).await.map_err(read)
+    }
+}
+
+/// What packing needs, on its way to a thread that may block.
+struct Work {
+    facts: Facts,
+    folder: PathBuf,
+    mask: Mask,
+    at: LogPath,
+}
+
+async fn packed(stage: Stage, work: Work) -> Result<(Stage, Option<FirstError>), ArchiveError> {
+    let failed = |source| ArchiveError::Io { what: "pack", path: PathBuf::new(), source };
+    let packing = tokio::task::spawn_blocking(move || {
+        let pack = pack(&work.folder, stage.path(), &work.mask)?;
+        let first_error = first_error(&stage.path().join("console.txt.gz"), work.facts.result)?;
+        write_index(stage.path(), &work, &pack, first_error.as_ref())?;
+        Ok((stage, first_error))
+    });
+    packing.await.map_err(|error| failed(io::Error::other(error)))?
+}
+
+fn write_index(
+    stage: &Path,
+    work: &Work,
+    pack: &Pack,
+    first_error: Option<&FirstError>,
+) -> Result<(), ArchiveError> {
+    let page = page::run_page(&work.facts, &work.at, pack, first_error);
+    let path = stage.join("index.html");
+    std::fs::write(&path, page).map_err(|source| match source.kind() {
+        io::ErrorKind::StorageFull => ArchiveError::Full { what: "write", path },
+        _ => ArchiveError::Io { what: "write", path, source },
+    })
+}
+
+/// Looks through a console as it is kept, which may be missing when a run never began.
+fn first_error(console: &Path, result: RunResult) -> Result<Option<FirstError>, ArchiveError> {
+    let failed = |source| ArchiveError::Io { what: "read", path: console.to_owned(), source };
+    let file = match File::open(console) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut reader = BufReader::new(MultiGzDecoder::new(BufReader::new(file)));
+    let (mut finder, mut line) = (Finder::default(), Vec::new());
+    loop {
+        line.clear();
+        let mut bounded = reader.by_ref().take(CONSOLE_LINE_MAX_BYTES);
+        if bounded.read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            return Ok(finder.finish(result));
+        }
+        finder.feed(&String::from_utf8_lossy(&line));
+    }
+}

@@ -1,0 +1,271 @@
+//! Logs of a run: packed, archived, and read over HTTP as a browser and as curl would.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as expected")]
+
+mod common;
+
+use common::{LIMIT, World};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use toci_core::event::{ChangeKey, SourceName};
+use toci_core::id::{ItemId, RunId};
+use toci_core::layout::{Job, JobName, JobRun, PipelineName, Precedence};
+use toci_core::pipeline::{RunContext, RunResult, RunWish, Subject};
+use toci_core::time::Time;
+use toci_edge::node::console::Mask;
+use toci_server::ServerConfig;
+use toci_server::tasks::log::{Archived, Finished, LogStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn wish(job: &str) -> RunWish {
+    let run = JobRun {
+        pre: vec![],
+        run: vec![],
+        post: vec![],
+        node: None,
+        nodes: 1,
+        testenv: None,
+        timeout: Duration::from_secs(1),
+        post_timeout: Duration::from_secs(1),
+        wait_timeout: None,
+        attempts: 1,
+        artifacts: vec![],
+        env: vec![],
+        secrets: vec![],
+        projects: vec![],
+        override_branch: None,
+        project_branches: vec![],
+    };
+    let job = Job {
+        name: JobName(job.to_owned()),
+        voting: true,
+        hold_following: false,
+        queue_name: None,
+        success_message: None,
+        failure_message: None,
+        success_pattern: None,
+        failure_pattern: None,
+        branches: vec![],
+        files: vec![],
+        skip_if: vec![],
+        semaphore: None,
+        tags: vec![],
+        dependencies: vec![],
+        parameters: vec![],
+        run,
+    };
+    let source = SourceName::new("gerrit").unwrap();
+    let context = RunContext {
+        pipeline: PipelineName("check".into()),
+        subject: Subject::Change(ChangeKey { source, number: 4711, patchset: "2".into() }),
+        change: None,
+        series: vec![],
+        changes: vec![],
+        reference: String::new(),
+        commits: vec![],
+    };
+    RunWish {
+        run: RunId(0xabc_def0_1234_u128 << 84),
+        item: ItemId(1),
+        job: Arc::new(job),
+        attempt: 1,
+        context: Arc::new(context),
+        precedence: Precedence::Normal,
+        relative_priority: 0,
+        enqueued: Time(0),
+    }
+}
+
+fn write(folder: &Path, path: &str, text: &str) {
+    let place = folder.join(path);
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::write(place, text).unwrap();
+}
+
+async fn archived(
+    config: &ServerConfig,
+    wish: &RunWish,
+    folder: &Path,
+    result: RunResult,
+) -> Archived {
+    let store = LogStore::open(&config.logs).await.unwrap();
+    let mask = Mask::new(["hunter2"]);
+    store.archive(Finished { wish, result, folder, mask: &mask }).await.unwrap()
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    fn has(&self, words: &[&str]) {
+        let all = format!("{}\n{}", self.head, self.text());
+        for word in words {
+            assert!(all.contains(word), "{word:?} is not in {all}");
+        }
+    }
+}
+
+async fn get(world: &World, path: &str, headers: &str) -> Reply {
+    let mut stream = TcpStream::connect(world.running.api[0]).await.unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nhost: x\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    tokio::time::timeout(LIMIT, stream.read_to_end(&mut all)).await.unwrap().unwrap();
+    let end = all.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&all[..end]).to_ascii_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Reply { status, head, body: all[end + 4..].to_vec() }
+}
+
+fn unzipped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::MultiGzDecoder::new(bytes), &mut text)
+        .unwrap();
+    text
+}
+
+const CONSOLE: &str = "2026-11-25T21:00:00.000000Z | + deploy --password hunter2\n\
+    2026-11-25T21:00:01.000000Z | <script>alert(1)</script> & more\n\
+    2026-11-25T21:00:02.000000Z | E: Unable to locate package <b>seed</b>\n\
+    2026-11-25T21:00:03.000000Z | + exit 100\n";
+
+async fn failed_run(world: &World) -> Archived {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "console.txt", CONSOLE);
+    write(folder.path(), "logs/report.html", "<script>alert(2)</script>");
+    write(folder.path(), "logs/sub dir/a#b.log", "x\n");
+    write(folder.path(), "logs/index.html", "mine");
+    write(folder.path(), "logs/id_rsa", "key");
+    archived(&common::config(world.folder.path()), &wish("job"), folder.path(), RunResult::Failure)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_run_is_read_by_people_and_by_programs() {
+    let world = World::start().await;
+    let archived = failed_run(&world).await;
+    assert_eq!(archived.first_error, "E: Unable to locate package <b>seed</b>");
+    assert!(archived.url.ends_with("/logs/11/4711/2/check/job/abcdef0/"), "{}", archived.url);
+    let run = "/logs/11/4711/2/check/job/abcdef0";
+    let page = get(&world, &format!("{run}/"), "").await;
+    page.has(&["200", "text/html", "nosniff", "sandbox", "FAILURE", "console.html#L3"]);
+    page.has(&[
+        "E: Unable to locate package &lt;b&gt;seed&lt;/b&gt;",
+        "./sub%20dir/a%23b.log",
+        "./index.html.2",
+    ]);
+    page.has(&["logs/id_rsa", "left out: keys and passwords are never kept"]);
+    // As text, whatever it is, compressed for whoever can take it.
+    let plain = get(&world, &format!("{run}/console.txt"), "").await;
+    plain.has(&["text/plain; charset=utf-8", "--password ********", "<script>alert(1)"]);
+    assert!(!plain.head.contains("content-encoding"));
+    let zipped = get(&world, &format!("{run}/console.txt"), "accept-encoding: br, gzip\r\n").await;
+    assert!(zipped.head.contains("content-encoding: gzip"), "{}", zipped.head);
+    assert_eq!(unzipped(&zipped.body), plain.text());
+    let refused = get(&world, &format!("{run}/console.txt"), "accept-encoding: gzip;q=0\r\n").await;
+    assert_eq!(refused.body, plain.body);
+    let file = get(&world, &format!("{run}/console.txt.gz"), "").await;
+    file.has(&["application/gzip"]);
+    assert_eq!(unzipped(&file.body), plain.text());
+    get(&world, &format!("{run}/report.html"), "").await.has(&["text/plain", "nosniff", "sandbox"]);
+    get(&world, &format!("{run}/sub%20dir/a%23b.log"), "").await.has(&["200", "x\n"]);
+    get(&world, &format!("{run}/sub%20dir/"), "").await.has(&["text/html", "a#b.log"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_has_numbers_to_link_to_and_cannot_become_markup() {
+    let world = World::start().await;
+    failed_run(&world).await;
+    let run = "/logs/11/4711/2/check/job/abcdef0";
+    let page = get(&world, &format!("{run}/console.html"), "").await;
+    page.has(&[
+        "text/html",
+        "<tr id=L3 class=bad>",
+        "2026-11-25T21:00:02.000000Z",
+        "default-src 'none'",
+    ]);
+    page.has(&["&lt;script&gt;alert(1)&lt;/script&gt; &amp; more"]);
+    assert!(!page.text().contains("<script"));
+    let errors = get(&world, &format!("{run}/console.html?level=ERROR"), "").await;
+    assert!(!errors.text().contains("id=L1"), "{}", errors.text());
+    errors.has(&["<tr id=L3 class=bad>"]);
+    let rest = get(&world, &format!("{run}/console.txt?lines&from=4"), "").await;
+    assert!(!rest.text().contains("id=L3"));
+    rest.has(&["<tr id=L4 class=warm>"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_are_listed_and_nothing_outside_can_be_reached() {
+    let world = World::start().await;
+    get(&world, "/logs/", "").await.has(&["200", "Nothing is here yet"]);
+    failed_run(&world).await;
+    get(&world, "/logs", "").await.has(&["308", "location: /logs/"]);
+    get(&world, "/logs/", "").await.has(&["./11/"]);
+    get(&world, "/logs/11/4711", "").await.has(&["308", "location: /logs/11/4711/"]);
+    get(&world, "/logs/11/4711/2/check/", "").await.has(&["./job/", "href=\"../\">2</a>"]);
+    for path in [
+        "/logs/../toci.db",
+        "/logs/%2e%2e/toci.db",
+        "/logs/11/..%2f..%2f..%2ftoci.db",
+        "/logs/11/%2e%2e/%2e%2e/admin.token",
+        "/logs/.staging/",
+        "/logs//etc/passwd",
+        "/logs/%2fetc%2fpasswd",
+        "/logs/11/nothing",
+        "/logs/11%00",
+        "/logs/11%0d%0ax:y",
+    ] {
+        let reply = get(&world, path, "").await;
+        assert_eq!(reply.status, 404, "{path}: {}", reply.head);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_are_not_public_need_a_token_also_from_a_browser() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = common::config(folder.path());
+    config.logs.public = false;
+    let world = World::around(toci_server::start(config).await.unwrap(), folder);
+    failed_run(&world).await;
+    let path = "/logs/11/4711/2/check/job/abcdef0/console.txt";
+    get(&world, path, "").await.has(&["401", "basic realm="]);
+    get(&world, path, "authorization: Bearer wrong\r\n").await.has(&["401"]);
+    get(&world, path, "authorization: Basic !!!\r\n").await.has(&["401"]);
+    let token = std::fs::read_to_string(&world.running.admin_token_file).unwrap();
+    let token = token.trim();
+    get(&world, path, &format!("authorization: Bearer {token}\r\n")).await.has(&["200"]);
+    use base64::Engine as _;
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("me:{token}"));
+    get(&world, path, &format!("authorization: Basic {basic}\r\n")).await.has(&["200"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_without_a_console_and_a_run_that_is_archived_again() {
+    let world = World::start().await;
+    let config = common::config(world.folder.path());
+    let folder = tempfile::tempdir().unwrap();
+    let wish = wish("../..");
+    let first = archived(&config, &wish, folder.path(), RunResult::NodeFailure).await;
+    assert_eq!(first.first_error, "");
+    write(folder.path(), "console.txt", "error: the node is gone\n");
+    let second = archived(&config, &wish, folder.path(), RunResult::NodeFailure).await;
+    assert_eq!(
+        (second.url.as_str(), second.first_error.as_str()),
+        (first.url.as_str(), "error: the node is gone")
+    );
+    assert!(second.url.ends_with("/logs/11/4711/2/check/__/__/abcdef0/"), "{}", second.url);
+    get(&world, "/logs/11/4711/2/check/__/__/abcdef0/", "").await.has(&[
+        "200",
+        "NODE_FAILURE",
+        "the node is gone",
+    ]);
+}
