@@ -1,7 +1,9 @@
 //! What must hold for any bytes from outside. The fuzz targets try to break it for hours; `crates/wire/tests/corpus.rs`
 //! tries every file of `fuzz/corpus` in every test run, on the stable toolchain.
 use toci_core::broker::AdminCommand;
+use toci_core::event::{ProjectKey, ProjectName, SourceName};
 use toci_wire::gearman;
+use toci_wire::layout;
 use toci_wire::ssh_command::{self, Command};
 use toci_wire::te_json::TeJson;
 
@@ -76,4 +78,56 @@ pub(crate) fn te_json(text: &[u8]) {
     let written = first.to_value().to_string();
     let second = TeJson::parse(written.as_bytes()).expect("we wrote it ourselves");
     assert!(first == second, "reads differently after it was written");
+}
+
+fn gerrit() -> SourceName {
+    SourceName::new("gerrit").expect("a name")
+}
+
+/// A layout: read, or told what is wrong and where; never both, and what is read resolves.
+pub(crate) fn layout(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let read = layout::read("fuzz.yaml", text, &gerrit());
+    assert!(read.layout.is_some() == read.errors.is_empty());
+    for error in &read.errors {
+        assert!(error.mark.line <= text.lines().count() + 1, "{error}");
+    }
+    let Some(layout) = read.layout else { return };
+    for project in layout.projects.values() {
+        for (name, _) in project.pipelines.values().flat_map(|tree| &tree.jobs) {
+            assert!(layout.jobs.iter().any(|job| job.name == *name), "{name}");
+        }
+    }
+}
+
+const BASE: &str = "
+pipelines: [{name: check, manager: independent}, {name: gate, manager: dependent}]
+jobs: [{name: lint}, {name: publish, secrets: [key]}]
+semaphores: [{name: door}]
+projects: [{name: org/app, in-repository: true, own-secrets: {sign: gate}, check: [lint], gate: [lint, publish]}]
+";
+
+/// A project's own configuration: whatever it says, the layout's part stands as it was, and secrets stay where they
+/// were granted.
+pub(crate) fn own_layout(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let base = layout::read("base.yaml", BASE, &gerrit()).layout.expect("a good layout");
+    let name = ProjectName::new("org/app").expect("a name");
+    let key = ProjectKey { source: gerrit(), name };
+    let files = [(".toci.yaml".to_owned(), text.to_owned())];
+    let Ok(own) = layout::read_own(&base, &key, &files) else { return };
+    assert!(own.pipelines == base.pipelines && own.semaphores == base.semaphores);
+    for (pipeline, tree) in &own.projects[&key].pipelines {
+        let before = base.projects[&key].pipelines.get(pipeline);
+        let before = before.map(|tree| tree.jobs.as_slice()).unwrap_or_default();
+        assert!(tree.jobs.starts_with(before));
+        for (name, _) in &tree.jobs[before.len()..] {
+            let job = own.jobs.iter().find(|job| job.name == *name).expect("it resolves");
+            let layouts = base.jobs.iter().find(|known| known.name == *name);
+            assert!(layouts.is_none_or(|known| known == job), "{name} was changed");
+            let granted = pipeline.0 == "gate"
+                && (name.0 == "publish" || job.run.secrets.iter().all(|s| s.0 == "sign"));
+            assert!(job.run.secrets.is_empty() || granted, "{name} in {pipeline}");
+        }
+    }
 }

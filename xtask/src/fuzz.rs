@@ -9,7 +9,8 @@ use clap::Args;
 use crate::{shell, tools};
 
 /// The targets in fuzz/fuzz_targets.
-const TARGETS: [&str; 4] = ["gearman_frame", "gearman_admin", "ssh_command", "te_json"];
+const TARGETS: [&str; 6] =
+    ["gearman_frame", "gearman_admin", "ssh_command", "te_json", "layout", "own_layout"];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(Debug, Args)]

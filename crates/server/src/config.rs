@@ -1,7 +1,9 @@
 //! `toci.toml`: the server's settings. Every error names file, line, column and what was expected.
 
+mod gate;
 mod log;
 
+pub use gate::{GateConfig, MergerConfig, SourceConfig};
 pub use log::{LogsConfig, LogsStore};
 
 use crate::broker::{
@@ -57,6 +59,8 @@ pub struct ServerConfig {
     pub lease: Policy,
     /// The `lockenv` face; none: not served from here.
     pub lockenv: Option<LockenvOptions>,
+    /// Sources, layout, merger; none: leases only.
+    pub gate: Option<GateConfig>,
     /// The log archive.
     pub logs: LogsConfig,
 }
@@ -124,6 +128,9 @@ struct File {
     gearman: GearmanFile,
     lease: LeaseFile,
     lockenv: LockenvFile,
+    layout: Option<gate::LayoutFile>,
+    source: Vec<gate::SourceFile>,
+    merger: gate::MergerFile,
     logs: log::LogsFile,
 }
 
@@ -247,10 +254,11 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
     }
     let gearman = gearman(file.gearman, flags.gearman).map_err(&bad)?;
     let lease = policy(&file.lease).map_err(&bad)?;
+    let gate = gate::filled_in(&state, file.layout, file.source, file.merger).map_err(&bad)?;
     let lockenv = file.lockenv.enabled.unwrap_or(true).then(|| lockenv(&file.lockenv));
     let around = log::Surroundings { state: &state, listen: &api.listen, tls: api.tls.is_some() };
     let logs = log::filled_in(file.logs, &around).map_err(bad)?;
-    Ok(ServerConfig { state, database, api, gearman, lease, lockenv, logs })
+    Ok(ServerConfig { state, database, api, gearman, lease, lockenv, gate, logs })
 }
 
 fn lockenv(file: &LockenvFile) -> LockenvOptions {

@@ -6,6 +6,7 @@ pub mod api;
 mod auth;
 pub mod broker;
 mod config;
+mod gate;
 mod listen;
 mod lockenv;
 mod metrics;
@@ -13,7 +14,9 @@ mod run;
 pub mod tasks;
 
 pub use config::{
-    ApiConfig, ConfigError, GearmanConfig, LogsConfig, LogsStore, Overrides, ServerConfig, TlsPair,
+    ApiConfig, ConfigError, GateConfig, GearmanConfig, LogsConfig, LogsStore, MergerConfig,
+    Overrides, ServerConfig, SourceConfig, TlsPair,
 };
+pub use gate::{GateParts, GateStartError};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};
 pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};

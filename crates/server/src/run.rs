@@ -4,6 +4,7 @@ use crate::api::{Api, Relay, router};
 use crate::auth::{Auth, TokenError};
 use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
 use crate::config::ServerConfig;
+use crate::gate::{GateParts, GateStartError};
 use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
 use crate::metrics::Metrics;
@@ -58,6 +59,9 @@ pub enum ServerError {
     /// The broker.
     #[error("run the Gearman broker")]
     Broker(#[from] BrokerError),
+    /// The gate.
+    #[error("start the gate")]
+    Gate(#[from] GateStartError),
     /// Signals.
     #[error("listen to signals")]
     Signal(#[source] io::Error),
@@ -141,6 +145,16 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
     options.settings.first_job = broker::first_job(SystemTime::now());
     let broker = broker::start(options)?;
 
+    let gate = match config.gate {
+        Some(gate) => match GateParts::start(store.clone(), gate).await {
+            Ok(gate) => Some(Arc::new(gate)),
+            Err(error) => {
+                stop_broker(broker).await?;
+                return Err(error.into());
+            }
+        },
+        None => None,
+    };
     let (stopping, watched) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
     let api = Arc::new(Api {
@@ -150,6 +164,7 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         relay: Arc::new(Relay::default()),
         metrics: metrics.clone(),
         broker: broker.handle(),
+        gate: gate.clone(),
         logs,
         stopping: watched.clone(),
     });

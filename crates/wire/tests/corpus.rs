@@ -42,3 +42,13 @@ fn ssh_command() {
 fn te_json() {
     replay("te_json", properties::te_json);
 }
+
+#[test]
+fn layout() {
+    replay("layout", properties::layout);
+}
+
+#[test]
+fn own_layout() {
+    replay("own_layout", properties::own_layout);
+}

@@ -2,21 +2,25 @@
 
 mod config;
 mod demo;
+mod global;
 mod host;
 mod lease;
+mod pipeline;
 mod server;
 mod te;
 mod token;
 
 pub use config::ConfigCommand;
 pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
+pub use global::GlobalArgs;
 pub use host::HostCommand;
 pub use lease::{LeaseCommand, RunArgs};
+pub use pipeline::{PipelineCommand, SourceCommand, SubjectArgs};
 pub use server::ServerArgs;
 pub use te::{PowerWord, TeCommand};
 pub use token::TokenCommand;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
@@ -42,33 +46,6 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What every subcommand takes.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub struct GlobalArgs {
-    /// Where the server is: http://HOST:PORT, https://HOST:PORT or unix:/PATH
-    #[arg(
-        long, global = true, env = "TOCI_SERVER", value_name = "URL",
-        default_value = crate::connect::DEFAULT_SERVER, hide_env_values = true
-    )]
-    pub server: String,
-    /// File that holds the token and nothing else; the variable TOCI_TOKEN may hold the token itself
-    #[arg(
-        long,
-        global = true,
-        env = "TOCI_TOKEN_FILE",
-        value_name = "FILE",
-        hide_env_values = true
-    )]
-    pub token_file: Option<PathBuf>,
-    /// PEM file of the CA that signed the server's certificate, for https://
-    #[arg(long, global = true, env = "TOCI_CA", value_name = "FILE", hide_env_values = true)]
-    pub ca: Option<PathBuf>,
-    /// Print JSON instead of tables and sentences
-    #[arg(long, global = true)]
-    pub json: bool,
-}
-
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -83,6 +60,14 @@ pub enum Command {
     /// Look after TE hosts
     #[command(subcommand)]
     Host(HostCommand),
+    /// Look at pipelines, and put changes in or out by hand
+    #[command(subcommand, visible_alias = "pipelines")]
+    Pipeline(PipelineCommand),
+    /// Tell sources of changes something
+    #[command(subcommand)]
+    Source(SourceCommand),
+    /// Have the server read its layout anew; queues are kept
+    Reconfigure,
     /// Say who may use the API
     #[command(subcommand)]
     Token(TokenCommand),

@@ -4,18 +4,19 @@ mod config;
 mod host;
 mod lease;
 mod paper;
+mod pipeline;
 mod secret_file;
+mod server;
 mod te;
 mod token;
 
-use crate::args::{Cli, Command, ServerArgs};
+use crate::args::{Cli, Command};
 use crate::connect;
-use crate::error::{CliError, Result, chain};
+use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use clap::Parser as _;
 use std::future::Future;
 use std::process::ExitCode;
-use toci_server::{Overrides, ServerConfig};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Runs `toci` with the process's arguments.
@@ -57,7 +58,7 @@ fn log_to_stderr(is_server: bool) {
 fn dispatch(cli: Cli) -> Result<ExitCode> {
     let global = &cli.global;
     match cli.command {
-        Command::Server(args) => server(args),
+        Command::Server(args) => server::run(args),
         Command::Lease(command) => {
             let client = connect::client(global)?;
             block_on(lease::dispatch(&client, global, command))
@@ -69,6 +70,18 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Host(command) => {
             let client = connect::client(global)?;
             block_on(host::dispatch(&client, global.json, command))
+        }
+        Command::Pipeline(command) => {
+            let client = connect::client(global)?;
+            block_on(pipeline::dispatch(&client, global.json, command))
+        }
+        Command::Source(command) => {
+            let client = connect::client(global)?;
+            block_on(pipeline::source(&client, command))
+        }
+        Command::Reconfigure => {
+            let client = connect::client(global)?;
+            block_on(pipeline::reconfigure(&client))
         }
         Command::Token(command) => {
             let client = connect::client(global)?;
@@ -89,23 +102,4 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .map_err(|e| CliError::failed("start the runtime", &e))?
         .block_on(work)
-}
-
-/// Runs the control plane until SIGTERM or SIGINT.
-fn server(args: ServerArgs) -> Result<ExitCode> {
-    let flags = Overrides {
-        state: args.state,
-        listen: args.listen,
-        socket: args.socket,
-        gearman: args.gearman,
-    };
-    let config = ServerConfig::load(args.config.as_deref(), flags).map_err(|e| {
-        CliError::new(Exit::Usage, chain(&e), "correct the settings; see `toci server --help`")
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| CliError::failed("start the runtime", &e))?;
-    runtime
-        .block_on(toci_server::run(config))
-        .map_err(|e| CliError::new(Exit::Failed, chain(&e), e.hint()))?;
-    Ok(Exit::Ok.into())
 }

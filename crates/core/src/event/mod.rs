@@ -5,6 +5,7 @@
 //! [`crate::layout`], what follows from it in [`crate::pipeline`].
 
 mod change;
+mod cron;
 mod name;
 mod trigger;
 
@@ -13,5 +14,6 @@ pub use change::{
     Approval, Change, ChangeKey, ChangeState, LabelStatus, Person, RecordStatus, RefUpdate,
     SubmitRecord, normal_label,
 };
+pub use cron::{Cron, NotCron};
 pub use name::{Branch, GIT_NAME_MAX_BYTES, NotAName, ProjectKey, ProjectName, RefName, Revision};
 pub use trigger::{EventKind, TriggerEvent};

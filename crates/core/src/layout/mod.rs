@@ -9,7 +9,7 @@ mod pipeline;
 mod project;
 
 pub use job::{Job, JobName, JobRun, Script, SemaphoreUse, SkipIf, TestenvWish};
-pub use pattern::{BadPattern, Pattern};
+pub use pattern::{BadPattern, MODEST_PATTERN_MAX_BYTES, Pattern};
 pub use pipeline::{
     Actions, ApprovalRule, GerritVote, Growth, Manager, Messages, Pipeline, PipelineName,
     Precedence, Reporter, Requirements, Trigger, TriggerFilter, Window,

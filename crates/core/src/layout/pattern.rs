@@ -4,6 +4,12 @@ use core::fmt;
 
 /// Steps back that one match may take; a pattern that needs more does not match, and that is told.
 const BACKTRACK_MAX: usize = 100_000;
+/// The same for patterns that strangers write: a look-around needs some ten.
+const MODEST_BACKTRACK_MAX: usize = 500;
+/// Longest pattern that strangers write, in bytes.
+pub const MODEST_PATTERN_MAX_BYTES: usize = 512;
+/// Its largest compiled form, in bytes.
+const MODEST_COMPILED_MAX_BYTES: usize = 256 << 10;
 
 /// A pattern that does not compile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +33,23 @@ impl Pattern {
     pub fn new(text: impl Into<String>) -> Result<Pattern, BadPattern> {
         let text = text.into();
         let built = fancy_regex::RegexBuilder::new(&text).backtrack_limit(BACKTRACK_MAX).build();
+        match built {
+            Ok(regex) => Ok(Pattern { text, regex }),
+            Err(e) => Err(BadPattern { pattern: text, why: e.to_string() }),
+        }
+    }
+
+    /// Compiles it within limits that make it cheap whatever it is: for patterns that strangers write.
+    pub fn modest(text: impl Into<String>) -> Result<Pattern, BadPattern> {
+        let text = text.into();
+        if text.len() > MODEST_PATTERN_MAX_BYTES {
+            let why = format!("it is longer than {MODEST_PATTERN_MAX_BYTES} bytes");
+            return Err(BadPattern { pattern: text.chars().take(80).collect(), why });
+        }
+        let built = fancy_regex::RegexBuilder::new(&text)
+            .backtrack_limit(MODEST_BACKTRACK_MAX)
+            .delegate_size_limit(MODEST_COMPILED_MAX_BYTES)
+            .build();
         match built {
             Ok(regex) => Ok(Pattern { text, regex }),
             Err(e) => Err(BadPattern { pattern: text, why: e.to_string() }),
@@ -91,6 +114,16 @@ mod tests {
     fn a_pattern_that_explodes_is_no_match_and_no_hang() {
         let p = Pattern::new("(?=(a+)+$)(a|aa)+$").unwrap();
         assert!(!p.search(&format!("{}b", "a".repeat(60))));
+    }
+
+    #[test]
+    fn strangers_patterns_are_modest() {
+        let p = Pattern::modest("^(?!doc/).*\\.py$").unwrap();
+        assert!(p.matches("src/a.py") && !p.matches("doc/a.py"));
+        assert!(Pattern::modest("x".repeat(600)).unwrap_err().to_string().contains("512 bytes"));
+        assert!(Pattern::modest("(a{1000}){1000}").is_err());
+        let slow = Pattern::modest("(?=(a+)+$)(a|aa)+$").unwrap();
+        assert!(!slow.search(&format!("{}b", "a".repeat(1000))));
     }
 
     #[test]

@@ -39,4 +39,7 @@ pub struct Project {
     pub pipelines: BTreeMap<PipelineName, JobTree>,
     /// Whether its `.toci.yaml` is read, from the change under test.
     pub in_repository: bool,
+    /// Secrets that jobs may have through its `.toci.yaml`, by name, and in which pipelines: whoever can get a change
+    /// into one of these can read the secret.
+    pub own_secrets: BTreeMap<String, Vec<PipelineName>>,
 }

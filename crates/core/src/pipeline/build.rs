@@ -232,8 +232,9 @@ impl Gate {
 
     /// Free places go to the oldest items that wait for one.
     pub(super) fn grant_semaphores(&mut self, turn: &mut Turn<'_>) {
-        let known = self.layout.jobs.iter().any(|job| job.semaphore.is_some());
-        if !known {
+        // A project's own jobs may take those of the layout.
+        let known = || self.layout.jobs.iter().any(|job| job.semaphore.is_some());
+        if self.layout.semaphores.is_empty() && !known() {
             return;
         }
         let mut waiting: Vec<(u64, ItemId, usize, String)> = Vec::new();

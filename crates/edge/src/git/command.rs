@@ -164,7 +164,7 @@ impl Git {
         self.run(arguments, b"", LOCAL_LIMIT).await
     }
 
-    pub(super) fn failed<A: AsRef<OsStr>>(&self, arguments: &[A], ended: &Ended) -> GitError {
+    pub(crate) fn failed<A: AsRef<OsStr>>(&self, arguments: &[A], ended: &Ended) -> GitError {
         let complaint = match (&ended.complaint, ended.code) {
             (text, _) if !text.is_empty() => text.replace('\n', "; "),
             (_, Some(code)) => format!("exit code {code}"),
@@ -177,7 +177,7 @@ impl Git {
         }
     }
 
-    pub(super) fn answer<A: AsRef<OsStr>>(&self, arguments: &[A], answer: &str) -> GitError {
+    pub(crate) fn answer<A: AsRef<OsStr>>(&self, arguments: &[A], answer: &str) -> GitError {
         GitError::Answer {
             what: describe(arguments),
             repository: self.repository.clone(),

@@ -52,8 +52,8 @@ pub struct Mirrors {
 /// One mirror, locked.
 #[derive(Debug)]
 pub struct Mirror {
-    pub(super) git: Git,
-    pub(super) url: String,
+    pub(crate) git: Git,
+    pub(crate) url: String,
     _lock: OwnedMutexGuard<()>,
 }
 

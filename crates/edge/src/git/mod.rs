@@ -3,8 +3,11 @@
 mod command;
 mod merge;
 mod mirror;
+mod remote;
 mod series;
 
+pub(crate) use command::LOCAL_LIMIT;
 pub use command::{Git, GitError};
 pub use merge::{Merger, READ_MAX_BYTES};
 pub use mirror::{Mirror, Mirrors, Remote, Remotes};
+pub use remote::{Pushed, RemoteRefs};

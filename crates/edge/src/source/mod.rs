@@ -1,9 +1,9 @@
 //! Sources of changes ("connections" in Zuul's words): Gerrit, plain git, GitHub, all behind one port.
 //!
-//! A source tells what happens, shows changes as they are now, and takes votes, comments and merges. It decides
-//! nothing: which pipelines an event enters is `toci_core::pipeline`'s business.
+//! A source tells what happens, shows changes as they are now, and takes votes, comments and merges. It decides nothing.
 
 mod footer;
+pub mod git;
 
 pub use footer::depends_on;
 
@@ -94,7 +94,7 @@ pub trait Source: Send + Sync + core::fmt::Debug {
     /// Tells what happens from `since` on, in order, and mends its link by itself; returns when nobody listens any more.
     fn listen(&self, since: Cursors, out: mpsc::Sender<Heard>) -> Work<'_, ()>;
 
-    /// Somebody says that there is news: a source that looks now and then looks at once.
+    /// Somebody says that there is news: a source that looks now and then does so at once.
     fn poke(&self) {}
 
     /// A change as it is now, its current patchset when none is named, with `needs` and `needed_by` filled in;

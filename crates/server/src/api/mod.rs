@@ -2,12 +2,14 @@
 
 mod error;
 mod extract;
+mod git;
 mod hosts;
 mod leases;
 mod link;
 mod logs;
 mod machines;
 mod openapi;
+mod pipelines;
 mod relay;
 mod router;
 mod sse;
@@ -15,6 +17,7 @@ mod state;
 mod system;
 mod testenvs;
 mod tokens;
+mod zuul;
 
 pub use openapi::document;
 

@@ -4,13 +4,13 @@ use super::error::Problem;
 use super::openapi;
 use super::state::Shared;
 use super::system;
-use super::{hosts, leases, link, logs, machines, testenvs, tokens};
+use super::{git, hosts, leases, link, logs, machines, pipelines, testenvs, tokens, zuul};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use std::time::{Duration, Instant};
 use toci_wire::api::PREFIX;
 use utoipa::openapi::OpenApi;
@@ -26,6 +26,7 @@ pub(super) fn described() -> (Router<Shared>, OpenApi) {
         .merge(testenvs::routes())
         .merge(hosts::routes())
         .merge(tokens::routes())
+        .merge(pipelines::routes())
         .merge(link::routes())
         .merge(system::routes())
         .layer(from_fn(in_time));
@@ -44,6 +45,9 @@ pub(crate) fn router(api: Shared) -> Router {
     router
         .route("/healthz", get(system::healthz))
         .route("/metrics", get(system::metrics))
+        .route("/status.json", get(zuul::status))
+        .route("/status/change/{id}", get(zuul::change))
+        .route("/p/{*path}", any(git::serve))
         .merge(logs::routes())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)

@@ -3,6 +3,7 @@
 use super::relay::Relay;
 use crate::auth::{Auth, Identity};
 use crate::broker::BrokerHandle;
+use crate::gate::GateParts;
 use crate::metrics::Metrics;
 use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::LogStore;
@@ -18,6 +19,8 @@ pub(crate) struct Api {
     pub(crate) relay: Arc<Relay>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) broker: BrokerHandle,
+    /// None on a server that only has leases.
+    pub(crate) gate: Option<Arc<GateParts>>,
     pub(crate) logs: LogStore,
     /// Becomes true when the server stops; streams end then.
     pub(crate) stopping: watch::Receiver<bool>,

@@ -1,4 +1,7 @@
 //! One task a stage.
 
+pub mod event;
 pub mod lease;
 pub mod log;
+pub mod pipeline;
+pub(crate) mod report;

@@ -6,6 +6,7 @@
 mod error;
 mod host_link;
 mod lease;
+mod pipeline;
 mod stream;
 mod testenv;
 mod token;
@@ -18,6 +19,10 @@ pub use host_link::{
 };
 pub use lease::{
     Extend, Hold, Lease, LeaseRequest, LeaseState, LeaseTestenv, LeasedTe, Release, Revoke, Waiting,
+};
+pub use pipeline::{
+    EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote,
+    ReferenceOrder,
 };
 pub use stream::{
     EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,

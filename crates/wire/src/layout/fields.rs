@@ -57,11 +57,42 @@ pub(super) struct Findings {
     file: String,
     pub(super) errors: Vec<LayoutError>,
     pub(super) notes: Vec<Note>,
+    /// How many regular expressions there were, and how many there may be: for files that strangers write.
+    patterns: Option<(usize, usize)>,
+}
+
+/// Whether one more regular expression may be compiled.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Budget {
+    /// The operator wrote it: no limit.
+    Free,
+    /// There is room for one more, as long as it is modest.
+    Left,
+    /// There were as many as there may be.
+    Spent { most: usize },
 }
 
 impl Findings {
     pub(super) fn new(file: &str) -> Findings {
-        Findings { file: file.to_owned(), errors: Vec::new(), notes: Vec::new() }
+        let file = file.to_owned();
+        Findings { file, errors: Vec::new(), notes: Vec::new(), patterns: None }
+    }
+
+    /// Of a file that strangers write: at most so many regular expressions.
+    pub(super) fn with_budget(file: &str, patterns: usize) -> Findings {
+        Findings { patterns: Some((0, patterns)), ..Findings::new(file) }
+    }
+
+    /// Counts one more.
+    pub(super) fn pattern_budget(&mut self) -> Budget {
+        match &mut self.patterns {
+            None => Budget::Free,
+            Some((used, most)) if *used >= *most => Budget::Spent { most: *most },
+            Some((used, _)) => {
+                *used += 1;
+                Budget::Left
+            }
+        }
     }
 
     pub(super) fn error(

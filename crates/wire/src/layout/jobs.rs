@@ -2,7 +2,7 @@
 
 use super::fields::{Findings, Map, text};
 use super::tree::{Kind, Mark, Node};
-use super::values::{duration, pairs, pattern, patterns};
+use super::values::{compile, duration, pairs, pattern, patterns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use toci_core::event::ProjectKey;
@@ -61,7 +61,7 @@ type Set = Box<dyn Fn(&mut Job)>;
 pub(super) struct Definition {
     pub(super) name: String,
     pub(super) mark: Mark,
-    pattern: Option<Pattern>,
+    pub(super) pattern: Option<Pattern>,
     mutexes: Vec<String>,
     semaphores: Vec<(String, Mark)>,
     sets: Vec<Set>,
@@ -80,15 +80,8 @@ pub(super) fn read(node: &Node, found: &mut Findings) -> Option<Definition> {
             found.note(node.mark, &format!("{}.{key}", map.path), instead);
         }
     }
-    let regex = name.starts_with('^').then(|| Pattern::new(name.as_str()));
-    let pattern = match regex {
-        Some(Err(bad)) => {
-            found.error(node.mark, &map.path, bad.to_string(), "a regular expression as Python's");
-            None
-        }
-        Some(Ok(pattern)) => Some(pattern),
-        None => None,
-    };
+    let pattern =
+        name.starts_with('^').then(|| compile(name.clone(), node.mark, &map.path, found)).flatten();
     let mut definition = Definition {
         name,
         mark: node.mark,
@@ -248,7 +241,7 @@ fn secrets(map: &Map<'_>, found: &mut Findings) -> Vec<(String, String)> {
     }
 }
 
-fn blank(name: &str) -> Job {
+pub(super) fn blank(name: &str) -> Job {
     Job {
         name: JobName(name.to_owned()),
         voting: true,
@@ -284,6 +277,20 @@ fn blank(name: &str) -> Job {
             project_branches: Vec::new(),
         },
     }
+}
+
+/// `semaphores: [{name, max}]`.
+pub(super) fn semaphores(map: &Map<'_>, found: &mut Findings) -> BTreeMap<String, u32> {
+    let mut out = BTreeMap::new();
+    for node in map.list("semaphores", found) {
+        let Some(one) = Map::of(node, "semaphores", found) else { continue };
+        one.known(&["name", "max"], found);
+        let max = one.number("max", 1, found).unwrap_or(1);
+        if let Some(name) = one.needed("name", found) {
+            out.insert(name, max);
+        }
+    }
+    out
 }
 
 /// A mutex is a semaphore with one place; semaphores that nobody defined have one too, which is told.
@@ -333,7 +340,7 @@ pub(super) fn resolve(
     names.into_iter().map(|name| job(name, definitions)).collect()
 }
 
-fn job(name: &str, definitions: &[Definition]) -> Job {
+pub(super) fn job(name: &str, definitions: &[Definition]) -> Job {
     let mut job = blank(name);
     let metas = definitions.iter().filter(|d| d.pattern.as_ref().is_some_and(|p| p.matches(name)));
     let own = definitions.iter().filter(|d| d.pattern.is_none() && d.name == name);

@@ -8,19 +8,24 @@
 //! Names resolve here, templates are expanded, metajobs are applied: the layout that comes out is whole.
 
 mod actions;
+mod cycles;
 mod fields;
 mod jobs;
+mod own;
 mod pipelines;
 mod projects;
 mod tree;
 mod values;
 
 pub use fields::{LayoutError, Note};
+pub use own::{
+    OWN_ERRORS_MAX, OWN_JOBS_MAX, OWN_NAMES_MAX, OWN_NODES_MAX, OWN_PATTERNS_MAX,
+    OWN_TEXT_MAX_BYTES, read_own,
+};
 pub use tree::{DEPTH_MAX, NODES_MAX, TEXT_MAX_BYTES};
 
 use fields::{Findings, Map};
 use jobs::Definition;
-use std::collections::BTreeMap;
 use toci_core::event::SourceName;
 use toci_core::layout::Layout;
 
@@ -43,7 +48,7 @@ const KEYS: &[&str] =
 #[must_use]
 pub fn read(file: &str, text: &str, source: &SourceName) -> Read {
     let mut found = Findings::new(file);
-    let layout = match tree::parse(text) {
+    let layout = match tree::parse(text, tree::LAYOUT) {
         Ok(root) => read_root(&root, source, &mut found),
         Err((mark, what)) => {
             found.error(mark, "", what, "YAML");
@@ -76,7 +81,7 @@ fn read_root(root: &tree::Node, source: &SourceName, found: &mut Findings) -> Op
     let names: Vec<(String, tree::Mark)> =
         pipelines.iter().map(|(p, mark)| (p.name.0.clone(), *mark)).collect();
     found.unique("pipeline", &names);
-    let semaphores = read_semaphores(&map, found);
+    let semaphores = jobs::semaphores(&map, found);
     let definitions: Vec<Definition> =
         map.list("jobs", found).iter().filter_map(|node| jobs::read(node, found)).collect();
     let names: Vec<(String, tree::Mark)> =
@@ -88,22 +93,11 @@ fn read_root(root: &tree::Node, source: &SourceName, found: &mut Findings) -> Op
     let projects = projects::read(&list, &templates, &pipelines, source, found);
     let semaphores = jobs::with_mutexes(semaphores, &definitions, found);
     let jobs = jobs::resolve(&definitions, &projects, found);
+    cycles::refuse(&projects, &jobs, &definitions, root.mark, found);
     Some(Layout { pipelines, jobs, projects, semaphores, default_source: Some(source.clone()) })
-}
-
-/// `semaphores: [{name, max}]`.
-fn read_semaphores(map: &Map<'_>, found: &mut Findings) -> BTreeMap<String, u32> {
-    let mut out = BTreeMap::new();
-    for node in map.list("semaphores", found) {
-        let Some(one) = Map::of(node, "semaphores", found) else { continue };
-        one.known(&["name", "max"], found);
-        let max = one.number("max", 1, found).unwrap_or(1);
-        if let Some(name) = one.needed("name", found) {
-            out.insert(name, max);
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_own;

@@ -4,7 +4,7 @@ use super::actions;
 use super::fields::{Findings, Map, nearest, text};
 use super::tree::{Mark, Node};
 use super::values::{event_votes, patterns, requirements, rules};
-use toci_core::event::{EventKind, SourceName};
+use toci_core::event::{Cron, EventKind, SourceName};
 use toci_core::layout::{
     Growth, Manager, Messages, Pipeline, PipelineName, Precedence, Trigger, TriggerFilter, Window,
 };
@@ -212,9 +212,12 @@ fn filter(
         if timespecs.is_empty() {
             found.error(map.mark, path, "a timer without `time`", "a cron text of 5 or 6 fields");
         }
-        for spec in timespecs.iter().filter(|s| !matches!(s.split_whitespace().count(), 5 | 6)) {
-            let expected = "5 fields (minute hour day month weekday), or 6 with seconds at the end";
-            found.error(map.mark, path, format!("`{spec}` is no time"), expected);
+        for spec in &timespecs {
+            if let Err(e) = Cron::parse(spec) {
+                let expected =
+                    "5 fields (minute hour day month weekday), or 6 with seconds at the end";
+                found.error(map.mark, path, format!("`{spec}` is no time: {}", e.what), expected);
+            }
         }
     } else if map.get("event").is_none() {
         found.error(map.mark, path, "a trigger without `event`", "an event, e.g. patchset-created");

@@ -30,7 +30,7 @@ pub(super) fn templates<'n>(
 }
 
 /// Keys that are names of pipelines.
-fn trees<'n>(
+pub(super) fn trees<'n>(
     map: &Map<'n>,
     others: &[&str],
     pipelines: &[Pipeline],
@@ -66,7 +66,7 @@ pub(super) fn read(
     out
 }
 
-const KEYS: &[&str] = &["name", "source", "merge-mode", "template", "in-repository"];
+const KEYS: &[&str] = &["name", "source", "merge-mode", "template", "in-repository", "own-secrets"];
 
 fn one(
     node: &Node,
@@ -98,6 +98,7 @@ fn one(
         merge_mode: merge_mode(&map, found),
         pipelines: BTreeMap::new(),
         in_repository: map.truth("in-repository", found).unwrap_or(false),
+        own_secrets: own_secrets(&map, pipelines, found),
     };
     for node in map.several(&["template"]) {
         from_template(node, templates, &mut project, found);
@@ -107,6 +108,33 @@ fn one(
         project.pipelines.entry(pipeline).or_default().jobs.extend(tree.jobs);
     }
     Some(project)
+}
+
+/// `own-secrets: {NAME: PIPELINE or [PIPELINE…]}`.
+fn own_secrets(
+    map: &Map<'_>,
+    pipelines: &[Pipeline],
+    found: &mut Findings,
+) -> BTreeMap<String, Vec<PipelineName>> {
+    let path = format!("{}.own-secrets", map.path);
+    let Some(one) = map.get("own-secrets").and_then(|node| Map::of(node, &path, found)) else {
+        return BTreeMap::new();
+    };
+    let mut out = BTreeMap::new();
+    for (secret, ..) in one.entries {
+        let mut named = Vec::new();
+        for node in one.several(&[secret.as_str()]) {
+            let Some(name) = text(node, &path, found).map(PipelineName) else { continue };
+            if pipelines.iter().any(|p| p.name == name) {
+                named.push(name);
+            } else {
+                let what = format!("there is no pipeline `{name}`");
+                found.error(node.mark, &path, what, "a name of `pipelines`");
+            }
+        }
+        out.insert(secret.clone(), named);
+    }
+    out
 }
 
 fn merge_mode(map: &Map<'_>, found: &mut Findings) -> MergeMode {
@@ -162,7 +190,12 @@ fn from_template(
 }
 
 /// Names, or maps of a name to what comes after it.
-fn job_tree(node: &Node, path: &str, values: &[(String, String)], found: &mut Findings) -> JobTree {
+pub(super) fn job_tree(
+    node: &Node,
+    path: &str,
+    values: &[(String, String)],
+    found: &mut Findings,
+) -> JobTree {
     let mut tree = JobTree::default();
     match &node.kind {
         Kind::Null => {}

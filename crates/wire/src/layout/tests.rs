@@ -208,6 +208,32 @@ fn names_that_stand_twice_or_nowhere_are_errors() {
 }
 
 #[test]
+fn jobs_that_wait_for_each_other_are_errors() {
+    fails(
+        "pipelines: [{name: c, manager: independent}]\njobs: [{name: x, dependencies: z}]\nprojects:\n  - {name: org/a, c: [x: [y: [z]]]}\n",
+        &[
+            "l.yaml:2:8: project org/a.c: these jobs wait for each other: x after z after y after x (expected an order in which each can start)",
+        ],
+    );
+}
+
+#[test]
+fn secrets_of_a_projects_own_jobs_are_granted_by_pipeline() {
+    let head = "pipelines: [{name: gate, manager: dependent}]\nprojects:\n";
+    let layout =
+        load(&format!("{head}  - {{name: a, own-secrets: {{key: gate, other: [gate]}}}}\n"));
+    let secrets = &layout.projects.values().next().unwrap().own_secrets;
+    assert_eq!(secrets["key"], secrets["other"]);
+    assert_eq!(secrets["key"][0].0, "gate");
+    fails(
+        &format!("{head}  - {{name: a, own-secrets: {{key: gat}}}}\n"),
+        &[
+            "l.yaml:3:34: project a.own-secrets: there is no pipeline `gat` (expected a name of `pipelines`)",
+        ],
+    );
+}
+
+#[test]
 fn placeholders_without_a_value_are_errors() {
     fails(
         "pipelines: [{name: c, manager: independent}]\nproject-templates: [{name: t, c: ['{name}-{py}']}]\nprojects: [{name: org/a, template: t}]\n",

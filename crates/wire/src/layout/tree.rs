@@ -55,16 +55,30 @@ impl Kind {
 
 type Fault = (Mark, String);
 
+/// How much is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) bytes: usize,
+    pub(super) nodes: usize,
+}
+
+/// Those of the operator's own layout.
+pub(super) const LAYOUT: Limits = Limits { bytes: TEXT_MAX_BYTES, nodes: NODES_MAX };
+
 /// Parses the first document.
-pub(super) fn parse(text: &str) -> Result<Node, Fault> {
-    if text.len() > TEXT_MAX_BYTES {
+pub(super) fn parse(text: &str, limits: Limits) -> Result<Node, Fault> {
+    if text.len() > limits.bytes {
         return Err((
             Mark { line: 1, column: 1 },
-            format!("it is longer than {TEXT_MAX_BYTES} bytes"),
+            format!("it is longer than {} bytes", limits.bytes),
         ));
     }
-    let mut builder =
-        Builder { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let mut builder = Builder {
+        events: Parser::new_from_str(text),
+        anchors: HashMap::new(),
+        nodes: 0,
+        nodes_max: limits.nodes,
+    };
     loop {
         let (event, span) = builder.next()?;
         match event {
@@ -85,6 +99,7 @@ struct Builder<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    nodes_max: usize,
 }
 
 impl<'t> Builder<'t> {
@@ -102,10 +117,11 @@ impl<'t> Builder<'t> {
 
     fn count(&mut self, more: usize, at: Mark) -> Result<(), Fault> {
         self.nodes += more;
-        if self.nodes > NODES_MAX {
+        if self.nodes > self.nodes_max {
+            let most = self.nodes_max;
             return Err((
                 at,
-                format!("there are more than {NODES_MAX} values (aliases count each time)"),
+                format!("there are more than {most} values (aliases count each time)"),
             ));
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Values of layouts: durations, patterns, votes.
 
-use super::fields::{Findings, Map, text};
-use super::tree::{Kind, Node};
+use super::fields::{Budget, Findings, Map, text};
+use super::tree::{Kind, Mark, Node};
 use std::time::Duration;
 use toci_core::event::normal_label;
 use toci_core::layout::{ApprovalRule, Pattern, Requirements};
@@ -12,10 +12,29 @@ pub(super) fn patterns(map: &Map<'_>, keys: &[&str], found: &mut Findings) -> Ve
 }
 
 pub(super) fn pattern(node: &Node, path: &str, found: &mut Findings) -> Option<Pattern> {
-    match Pattern::new(text(node, path, found)?) {
+    compile(text(node, path, found)?, node.mark, path, found)
+}
+
+/// A regular expression, within the budget of whoever wrote it.
+pub(super) fn compile(
+    text: String,
+    mark: Mark,
+    path: &str,
+    found: &mut Findings,
+) -> Option<Pattern> {
+    let compiled = match found.pattern_budget() {
+        Budget::Free => Pattern::new(text),
+        Budget::Left => Pattern::modest(text),
+        Budget::Spent { most } => {
+            let what = "there are too many regular expressions in this file";
+            found.error(mark, path, what, format!("at most {most}"));
+            return None;
+        }
+    };
+    match compiled {
         Ok(pattern) => Some(pattern),
         Err(bad) => {
-            found.error(node.mark, path, bad.to_string(), "a regular expression as Python's");
+            found.error(mark, path, bad.to_string(), "a regular expression as Python's");
             None
         }
     }

@@ -191,6 +191,7 @@ fn a_project(key: ProjectKey, words: &[&str]) -> Project {
         merge_mode: MergeMode::default(),
         pipelines: std::collections::BTreeMap::new(),
         in_repository: words.contains(&"own"),
+        own_secrets: std::collections::BTreeMap::new(),
     };
     for (name, jobs) in words.iter().filter_map(|word| word.split_once('=')) {
         let mut tree = JobTree::default();

@@ -213,6 +213,8 @@ fn policy(world: &mut World, words: &[&str]) {
         "broken" => Err(".toci.yaml:1:1: expected a list".to_owned()),
         jobs => {
             let mut own = base.clone();
+            // A change's words have no blanks: `config=check=x;job~x~semaphore=door`.
+            let jobs = jobs.replace(';', "\n").replace('~', " ");
             let line = format!("project {} {jobs}", project.name);
             let read = layout(&line);
             own.projects.insert(project.clone(), read.projects[project].clone());

@@ -1,0 +1,218 @@
+//! A plain git source on real repositories: what people push is heard, shown, voted on and merged.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use toci_core::event::{ChangeState, EventKind, ProjectName, Revision, SourceName, TriggerEvent};
+use toci_core::layout::GerritVote;
+use toci_core::pipeline::ReportAction;
+use toci_edge::git::{Mirrors, Remotes};
+use toci_edge::source::git::{GitConfig, GitSource, Place};
+use toci_edge::source::{Cursors, Heard, Source, SourceError, SourceReport};
+use tokio::sync::mpsc;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Host {
+    folder: TempDir,
+    source: Arc<GitSource>,
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "git {arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+impl Host {
+    fn new() -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("git");
+        for name in ["org/a", "org/b"] {
+            let bare = root.join(format!("{name}.git"));
+            std::fs::create_dir_all(&bare).unwrap();
+            git(&bare, &["init", "-q", "--bare", "--initial-branch=main"]);
+            let work = folder.path().join(name.replace('/', "-"));
+            git(folder.path(), &["init", "-q", "--initial-branch=main", work.to_str().unwrap()]);
+            git(&work, &["remote", "add", "origin", bare.to_str().unwrap()]);
+            git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]);
+            git(&work, &["push", "-q", "origin", "main"]);
+        }
+        let config = GitConfig {
+            name: SourceName::new("local").unwrap(),
+            place: Place::Root(root),
+            every: Duration::from_millis(50),
+            user: "toci".into(),
+            email: "toci@example.org".into(),
+            environment: Vec::new(),
+        };
+        let remotes = Remotes::from([(config.name.clone(), config.remote())]);
+        let mirrors = Arc::new(Mirrors::new(folder.path().join("mirrors"), remotes));
+        Host { source: Arc::new(GitSource::new(config, mirrors)), folder }
+    }
+
+    fn work(&self, project: &str) -> std::path::PathBuf {
+        self.folder.path().join(project.replace('/', "-"))
+    }
+
+    /// Commits a file on what is checked out, pushes it as a patchset.
+    fn propose(&self, project: &str, file: &str, message: &str, reference: &str) -> String {
+        let work = self.work(project);
+        std::fs::write(work.join(file), message).unwrap();
+        git(&work, &["add", "."]);
+        git(&work, &["commit", "-q", "-m", message]);
+        git(&work, &["push", "-q", "origin", &format!("HEAD:{reference}")]);
+        git(&work, &["rev-parse", "HEAD"])
+    }
+
+    fn push(&self, project: &str, spec: &str) {
+        git(&self.work(project), &["push", "-q", "origin", spec]);
+    }
+}
+
+/// Listens in the background; events come out with the cursors that were said so far.
+fn listen(source: &Arc<GitSource>, since: Cursors) -> mpsc::Receiver<Heard> {
+    let (out, heard) = mpsc::channel(100);
+    let source = Arc::clone(source);
+    tokio::spawn(async move { source.listen(since, out).await });
+    heard
+}
+
+async fn next_event(heard: &mut mpsc::Receiver<Heard>, cursors: &mut Cursors) -> TriggerEvent {
+    loop {
+        match tokio::time::timeout(LIMIT, heard.recv()).await.unwrap().unwrap() {
+            Heard::Event { event, cursor: (name, text) } => {
+                cursors.insert(name, text);
+                return *event;
+            }
+            Heard::Cursor((name, text)) => {
+                cursors.insert(name, text);
+            }
+            Heard::Link(link) => link.unwrap(),
+            Heard::Malformed(what) => panic!("{what}"),
+        }
+    }
+}
+
+/// Until both projects are known: what comes later is news.
+async fn settled(heard: &mut mpsc::Receiver<Heard>) -> Cursors {
+    let mut cursors = Cursors::new();
+    while cursors.len() < 2 {
+        let said = tokio::time::timeout(LIMIT, heard.recv()).await.unwrap().unwrap();
+        if let Heard::Cursor((name, text)) = said {
+            cursors.insert(name, text);
+        }
+    }
+    cursors
+}
+
+#[tokio::test]
+async fn what_is_pushed_is_heard_and_seen() {
+    let host = Host::new();
+    let mut heard = listen(&host.source, Cursors::new());
+    let mut cursors = settled(&mut heard).await;
+    let first = host.propose("org/a", "one", "One\n\nBody", "refs/changes/01/1/1");
+    let event = next_event(&mut heard, &mut cursors).await;
+    assert_eq!(event.kind, EventKind::PatchsetCreated);
+    assert_eq!(event.change.as_ref().unwrap().to_string(), "local:1,1");
+    assert_eq!(event.branch.unwrap().as_str(), "main");
+    host.push("org/a", &format!("{first}:refs/approvals/1/1/Code-Review/bob/2"));
+    let event = next_event(&mut heard, &mut cursors).await;
+    assert_eq!(event.kind, EventKind::CommentAdded);
+    assert_eq!(event.approvals, [("code-review".to_owned(), 2)]);
+    assert_eq!(event.by.username, "bob");
+    // A series in one project, and one across projects.
+    host.propose("org/a", "two", "Two", "refs/changes/02/2/1");
+    next_event(&mut heard, &mut cursors).await;
+    host.propose("org/b", "three", "Three\n\nDepends-On: local:2", "refs/changes/03/3/1");
+    next_event(&mut heard, &mut cursors).await;
+    let one = host.source.change(1, None).await.unwrap().unwrap();
+    assert_eq!((one.title.as_str(), one.state, one.current), ("One", ChangeState::Open, true));
+    assert_eq!(one.files.as_deref(), Some(&["one".to_owned()][..]));
+    assert_eq!(one.approvals[0].by.username, "bob");
+    assert_eq!(one.owner.email, "ann@example.org");
+    let names =
+        |keys: &[toci_core::event::ChangeKey]| keys.iter().map(|k| k.short()).collect::<Vec<_>>();
+    assert_eq!(names(&one.needed_by), ["2,1"]);
+    let two = host.source.change(2, Some("1")).await.unwrap().unwrap();
+    assert_eq!(
+        (names(&two.needs), names(&two.needed_by)),
+        (vec!["1,1".into()], vec!["3,1".into()])
+    );
+    assert_eq!(two.files.as_deref(), Some(&["two".to_owned()][..]), "its own commit alone");
+    let three = host.source.change(3, None).await.unwrap().unwrap();
+    assert_eq!(names(&three.needs), ["2,1"]);
+    assert_eq!(host.source.change(4, None).await.unwrap(), None);
+    let open = host.source.open_changes(&ProjectName::new("org/a").unwrap()).await.unwrap();
+    assert_eq!(open.len(), 2);
+    // Listening anew from the last cursor: only what came meanwhile.
+    drop(heard);
+    host.push("org/a", &format!("{first}:refs/abandoned/1"));
+    let mut heard = listen(&host.source, cursors.clone());
+    let event = loop {
+        let event = next_event(&mut heard, &mut cursors).await;
+        if event.kind != EventKind::PatchsetCreated {
+            break event;
+        }
+    };
+    assert_eq!(event.kind, EventKind::ChangeAbandoned);
+    let one = host.source.change(1, None).await.unwrap().unwrap();
+    assert_eq!(one.state, ChangeState::Abandoned);
+}
+
+#[tokio::test]
+async fn votes_notes_and_merges_are_pushed() {
+    let host = Host::new();
+    let revision = host.propose("org/a", "one", "One", "refs/changes/01/1/1");
+    let change = host.source.change(1, None).await.unwrap().unwrap();
+    let report = |votes: &[(&str, i32)], merge| SourceReport {
+        action: ReportAction::Success,
+        pipeline: "gate".into(),
+        change: change.clone(),
+        message: "Build succeeded.\n\n- j http://logs/1 : SUCCESS".into(),
+        votes: votes.iter().map(|(l, v)| GerritVote::Label((*l).into(), *v)).collect(),
+        merge,
+        commit: Some(Revision::new(revision.clone()).unwrap()),
+    };
+    assert!(!host.source.report(&report(&[("verified", -1)], false)).await.unwrap());
+    assert!(host.source.report(&report(&[("verified", 2)], true)).await.unwrap());
+    let bare = host.folder.path().join("git/org/a.git");
+    assert_eq!(git(&bare, &["rev-parse", "main"]), revision);
+    let votes = git(&bare, &["for-each-ref", "--format=%(refname)", "refs/approvals"]);
+    assert_eq!(votes, "refs/approvals/1/1/verified/toci/2", "the older vote is gone");
+    let note = git(&bare, &["notes", "--ref=toci", "show", &revision]);
+    assert_eq!(note.matches("http://logs/1").count(), 2, "{note}");
+    let merged = host.source.change(1, None).await.unwrap().unwrap();
+    assert_eq!(merged.state, ChangeState::Merged);
+    assert_eq!(merged.approvals[0].value, 2);
+
+    // The branch went elsewhere: what was tested is not what would be there.
+    let other = host.propose("org/a", "two", "Two", "refs/changes/02/2/1");
+    git(&host.work("org/a"), &["reset", "-q", "--hard", &revision]);
+    host.propose("org/a", "three", "Three", "refs/heads/main");
+    let change = host.source.change(2, None).await.unwrap().unwrap();
+    let late = SourceReport {
+        change,
+        commit: Some(Revision::new(other).unwrap()),
+        ..report(&[("verified", 2)], true)
+    };
+    let refused = host.source.report(&late).await.unwrap_err();
+    assert!(matches!(refused, SourceError::Refused { .. }), "{refused}");
+    let votes = git(&bare, &["for-each-ref", "refs/approvals/2"]);
+    assert_eq!(votes, "", "all or nothing");
+    // A host that is away is not one that refuses.
+    std::fs::rename(&bare, bare.with_extension("away")).unwrap();
+    let away = host.source.report(&late).await.unwrap_err();
+    assert!(matches!(away, SourceError::Unreachable { .. }), "{away}");
+}

@@ -1,0 +1,162 @@
+//! The handle by which everybody else reaches the gate.
+
+use super::run::{Command, State};
+use std::sync::Arc;
+use std::time::Duration;
+use toci_core::event::{ProjectKey, SourceName};
+use toci_core::layout::{Layout, PipelineName};
+use toci_core::pipeline::{Answer, Gate, Input, ItemView, Left, PipelineView, Policy, Wanted};
+use toci_core::refused::Refused;
+use toci_store::{Store, StoreError};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Inputs that wait for the task at most; beyond that callers wait.
+const COMMANDS_MAX: usize = 1024;
+/// Inputs of one transaction at most.
+pub(super) const BATCH_MAX: usize = 256;
+/// Ends of items that are remembered for people, the newest ones.
+pub const ENDED_MAX: usize = 500;
+/// News that a slow follower may be behind before it misses some.
+const NEWS_MAX: usize = 1024;
+/// Pause before an input is sent again that could not be written.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Why an input was not taken.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GateError {
+    /// The caller's fault.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It could not be written; nothing of it happened.
+    #[error("the gate could not be written")]
+    Failed(#[source] Arc<StoreError>),
+    /// The server stops.
+    #[error("the gate has stopped")]
+    Stopped,
+}
+
+/// How far a source was heard: its name, the cursor's name and text.
+pub type Cursor = (SourceName, String, String);
+
+/// What happened in the gate, for whoever follows it.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// An item left.
+    Left(Arc<Ended>),
+    /// A pipeline listens to merges, and a change of this project merged in this one.
+    MergedIn(PipelineName, ProjectKey),
+}
+
+/// An item that left, for people.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Which, and why.
+    pub left: Left,
+    /// The last report's text; empty when nothing was told.
+    pub message: String,
+    /// When.
+    pub at: toci_core::time::Time,
+}
+
+/// A handle to the gate; clones are cheap. The task behind it ends when all are dropped.
+#[derive(Clone, Debug)]
+pub struct GateHandle {
+    commands: mpsc::Sender<Command>,
+    wanted: watch::Receiver<Arc<Wanted>>,
+    news: broadcast::Sender<News>,
+}
+
+impl GateHandle {
+    /// Reads the gate from the store, whose book this server must have claimed, and starts the task.
+    pub async fn start(
+        store: Store,
+        layout: Arc<Layout>,
+        policy: Policy,
+    ) -> Result<GateHandle, StoreError> {
+        let rows = store.read_gate().await?;
+        let gate = Gate::load(Arc::clone(&layout), policy.clone(), rows);
+        let (publish, wanted) = watch::channel(Arc::new(Wanted::default()));
+        let news = broadcast::Sender::new(NEWS_MAX);
+        let state = State::new(gate, layout, policy, store, publish, news.clone());
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        tokio::spawn(state.run(receiver));
+        Ok(GateHandle { commands, wanted, news })
+    }
+
+    /// Takes an input; it is on disk when this returns.
+    pub async fn submit(&self, input: Input) -> Result<Answer, GateError> {
+        self.apply(input, None).await
+    }
+
+    /// The same; how far the source was heard is written in the same transaction.
+    pub async fn heard(&self, input: Input, cursor: Cursor) -> Result<Answer, GateError> {
+        self.apply(input, Some(cursor)).await
+    }
+
+    /// Sends an input until it is written. Inputs of the world are never refused; `None` means that the gate has stopped.
+    pub async fn deliver(&self, input: Input, cursor: Option<Cursor>) -> Option<Answer> {
+        loop {
+            match self.apply(input.clone(), cursor.clone()).await {
+                Ok(answer) => return Some(answer),
+                Err(GateError::Refused(refused)) => {
+                    tracing::warn!(%refused, "the gate refused what it should have taken");
+                    return Some(Answer::default());
+                }
+                Err(GateError::Failed(_)) => tokio::time::sleep(AGAIN_AFTER).await,
+                Err(GateError::Stopped) => return None,
+            }
+        }
+    }
+
+    async fn apply(&self, input: Input, cursor: Option<Cursor>) -> Result<Answer, GateError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Apply { input: Box::new(input), cursor, reply };
+        self.commands.send(command).await.map_err(|_| GateError::Stopped)?;
+        answer.await.unwrap_or(Err(GateError::Stopped))
+    }
+
+    /// What the world should do now, level-triggered.
+    #[must_use]
+    pub fn wanted(&self) -> watch::Receiver<Arc<Wanted>> {
+        self.wanted.clone()
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// All pipelines with their queues.
+    pub async fn status(&self) -> Result<Vec<PipelineView>, GateError> {
+        self.look(|state| state.gate.status()).await
+    }
+
+    /// One item.
+    pub async fn item(&self, id: toci_core::id::ItemId) -> Result<Option<ItemView>, GateError> {
+        self.look(move |state| state.gate.item_view(id)).await
+    }
+
+    /// The newest ends, the last one first.
+    pub async fn ended(&self) -> Result<Vec<Arc<Ended>>, GateError> {
+        self.look(|state| state.ended.iter().rev().cloned().collect()).await
+    }
+
+    /// The layout in use.
+    pub async fn layout(&self) -> Result<Arc<Layout>, GateError> {
+        self.look(|state| Arc::clone(&state.layout)).await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        at: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, GateError> {
+        let (reply, answer) = oneshot::channel();
+        let look = Command::Look(Box::new(move |state: &State| {
+            // Who no longer listens does not need the answer.
+            let _ = reply.send(at(state));
+        }));
+        self.commands.send(look).await.map_err(|_| GateError::Stopped)?;
+        answer.await.map_err(|_| GateError::Stopped)
+    }
+}

@@ -1,0 +1,138 @@
+//! The report stage: tells sources, mailboxes and web hooks what the gate wants told.
+
+use super::event::{Sources, now};
+use super::pipeline::GateHandle;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use toci_core::id::ReportId;
+use toci_core::layout::Reporter;
+use toci_core::pipeline::{Input, ReportOutcome, ReportWish};
+use toci_edge::source::{SourceError, SourceReport};
+use tokio::task::JoinSet;
+
+/// Reports at a time.
+const REPORTS_MAX: usize = 8;
+
+/// Tells one reporter of a report; says whether the change is merged now.
+enum Told {
+    Well { merged: bool },
+    Later(String),
+    Refused(String),
+}
+
+/// Who was told already, so that a report whose other half failed is not told twice. Kept in memory only: after a
+/// crash a comment may come twice, as after any lost answer.
+type Done = BTreeSet<usize>;
+
+/// Tells until the gate stops.
+pub(crate) async fn run(gate: GateHandle, sources: Sources) {
+    let mut wanted = gate.wanted();
+    let mut busy: BTreeSet<ReportId> = BTreeSet::new();
+    let mut halves: std::collections::BTreeMap<ReportId, (Done, bool)> = Default::default();
+    let mut reports: JoinSet<(ReportId, Done, bool, ReportOutcome)> = JoinSet::new();
+    loop {
+        let now = now();
+        let all = Arc::clone(&wanted.borrow_and_update());
+        let fresh = || all.reports.iter().filter(|wish| !busy.contains(&wish.report));
+        let pause = fresh().filter(|w| w.not_before > now).map(|w| w.not_before.since(now)).min();
+        let free = REPORTS_MAX.saturating_sub(reports.len());
+        let due: Vec<ReportWish> =
+            fresh().filter(|w| w.not_before <= now).take(free).cloned().collect();
+        for wish in due {
+            busy.insert(wish.report);
+            let (done, merged) = halves.remove(&wish.report).unwrap_or_default();
+            let sources = sources.clone();
+            reports.spawn(async move { tell(&sources, &wish, done, merged).await });
+        }
+        tokio::select! {
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            Some(told) = reports.join_next() => {
+                let Ok((report, done, merged, outcome)) = told else { continue };
+                if let ReportOutcome::Later { why } = &outcome {
+                    tracing::warn!(%report, why, "a report is told later");
+                    halves.insert(report, (done, merged));
+                }
+                if gate.deliver(Input::Report { report, outcome }, None).await.is_none() {
+                    return;
+                }
+                busy.remove(&report);
+            }
+            () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {}
+        }
+    }
+}
+
+/// Those that merge come first: what is told to the others must be true.
+async fn tell(
+    sources: &Sources,
+    wish: &ReportWish,
+    mut done: Done,
+    mut merged: bool,
+) -> (ReportId, Done, bool, ReportOutcome) {
+    let merges = |r: &Reporter| matches!(r, Reporter::Source { merge: true, .. });
+    let (first, rest): (Vec<_>, Vec<_>) =
+        wish.reporters.iter().enumerate().partition(|(_, r)| merges(r));
+    let mut later = None;
+    let mut refused = None;
+    for (number, reporter) in first.into_iter().chain(rest) {
+        if done.contains(&number) {
+            continue;
+        }
+        match tell_one(sources, wish, reporter).await {
+            Told::Well { merged: now } => {
+                done.insert(number);
+                merged |= now;
+            }
+            Told::Later(why) => later = Some(why),
+            Told::Refused(why) => {
+                tracing::warn!(report = %wish.report, why, "a report is refused");
+                done.insert(number);
+                refused = Some(why);
+            }
+        }
+    }
+    let outcome = match (later, refused) {
+        (Some(why), _) => ReportOutcome::Later { why },
+        (None, Some(why)) if !merged => ReportOutcome::Refused { why },
+        (None, _) => ReportOutcome::Done { merged },
+    };
+    (wish.report, done, merged, outcome)
+}
+
+async fn tell_one(sources: &Sources, wish: &ReportWish, reporter: &Reporter) -> Told {
+    match reporter {
+        Reporter::Source { source, votes, merge } => {
+            let Some(change) = &wish.change else { return Told::Well { merged: false } };
+            let Some(source) = sources.get(source).filter(|s| *s.name() == change.key.source)
+            else {
+                // A pipeline of several sources: each is told of its own changes only.
+                return Told::Well { merged: false };
+            };
+            let report = SourceReport {
+                action: wish.action,
+                pipeline: wish.pipeline.0.clone(),
+                change: change.clone(),
+                message: wish.message.clone(),
+                votes: votes.clone(),
+                merge: *merge,
+                commit: wish.commit.clone(),
+            };
+            match source.report(&report).await {
+                Ok(merged) => Told::Well { merged },
+                Err(error @ SourceError::Unreachable { .. }) => Told::Later(error.to_string()),
+                Err(error @ SourceError::Refused { .. }) => Told::Refused(error.to_string()),
+            }
+        }
+        Reporter::Smtp { .. } => {
+            Told::Refused("mail is not configured: [smtp] in toci.toml".into())
+        }
+        Reporter::Webhook { url } => {
+            Told::Refused(format!("web hooks are not configured: {url} is not told"))
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The gate from a push to a merge, on a real server and real repositories. Jobs are `noop`: what runs them has tests of
+//! its own.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::{LIMIT, World, config};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use toci_client::api::ClientError;
+use toci_server::{GateConfig, MergerConfig, SourceConfig};
+use toci_wire::api::{EndedItem, Pipeline, PipelineOrder, Promote};
+
+const LAYOUT: &str = "
+pipelines:
+  - name: check
+    manager: independent
+    trigger:
+      local: [{event: patchset-created}]
+    success: {local: {verified: 1}}
+    failure: {local: {verified: -1}}
+  - name: gate
+    manager: dependent
+    trigger:
+      local: [{event: comment-added, approval: [{approved: 1}]}]
+    require: {approval: [{code-review: 2}]}
+    success: {local: {verified: 2, submit: true}}
+    failure: {local: {verified: -2}}
+  - name: post
+    manager: independent
+    trigger:
+      local: [{event: ref-updated, ref: '^(?!refs/).*$'}]
+    success: {local: {}}
+projects:
+  - {name: org/a, check: [noop], gate: [noop], post: [noop]}
+  - {name: org/b, check: [noop], gate: [noop]}
+";
+
+struct Git {
+    root: PathBuf,
+    work: PathBuf,
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+impl Git {
+    fn new(folder: &Path) -> Git {
+        let made = Git { root: folder.join("git"), work: folder.join("work") };
+        for name in ["org/a", "org/b"] {
+            std::fs::create_dir_all(made.bare(name)).unwrap();
+            git(&made.bare(name), &["init", "-q", "--bare", "--initial-branch=master"]).unwrap();
+            let work = made.work(name);
+            std::fs::create_dir_all(&work).unwrap();
+            git(&work, &["init", "-q", "--initial-branch=master"]).unwrap();
+            git(&work, &["remote", "add", "origin", made.bare(name).to_str().unwrap()]).unwrap();
+            git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]).unwrap();
+            git(&work, &["push", "-q", "origin", "master"]).unwrap();
+        }
+        made
+    }
+
+    fn bare(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}.git"))
+    }
+
+    fn work(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
+    /// A commit on what is checked out, pushed as a patchset.
+    fn propose(&self, project: &str, number: u64, message: &str) -> String {
+        let work = self.work(project);
+        std::fs::write(work.join(format!("file{number}")), message).unwrap();
+        git(&work, &["add", "."]).unwrap();
+        git(&work, &["commit", "-q", "-m", message]).unwrap();
+        let target = format!("HEAD:refs/changes/{:02}/{number}/1", number % 100);
+        git(&work, &["push", "-q", "origin", &target]).unwrap();
+        git(&work, &["rev-parse", "HEAD"]).unwrap()
+    }
+
+    fn approve(&self, project: &str, number: u64, revision: &str) {
+        let vote = |label: &str, value| {
+            format!("{revision}:refs/approvals/{number}/1/{label}/bob/{value}")
+        };
+        let (review, approved) = (vote("code-review", 2), vote("approved", 1));
+        git(&self.work(project), &["push", "-q", "origin", &review, &approved]).unwrap();
+    }
+}
+
+fn with_gate(folder: &Path, root: &Path) -> toci_server::ServerConfig {
+    let layout = folder.join("layout.yaml");
+    std::fs::write(&layout, LAYOUT).unwrap();
+    let source = toci_edge::source::git::GitConfig {
+        name: "local".parse().unwrap(),
+        place: toci_edge::source::git::Place::Root(root.to_owned()),
+        every: Duration::from_millis(50),
+        user: "toci".into(),
+        email: "toci@example.org".into(),
+        environment: Vec::new(),
+    };
+    let gate = GateConfig {
+        layout,
+        sources: vec![SourceConfig::Git(source)],
+        merger: MergerConfig {
+            folder: folder.join("mirrors"),
+            url: None,
+            identity: ("toci".into(), "toci@example.org".into()),
+        },
+        status_url: None,
+    };
+    toci_server::ServerConfig { gate: Some(gate), ..config(folder) }
+}
+
+async fn world() -> (World, Git) {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Git::new(folder.path());
+    let running = toci_server::start(with_gate(folder.path(), &host.root)).await.unwrap();
+    (World::around(running, folder), host)
+}
+
+/// What left so far, once that is as it should be.
+async fn ended(world: &World, enough: impl Fn(&[EndedItem]) -> bool) -> Vec<EndedItem> {
+    let mut last = Vec::new();
+    let wait = async {
+        loop {
+            last = world.admin.ended_items().await.unwrap();
+            if enough(&last) {
+                return last.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(LIMIT, wait).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            let pipelines = world.admin.pipelines().await.unwrap();
+            panic!("{:#?}\n{pipelines:#?}", world.admin.ended_items().await.unwrap())
+        }
+    }
+}
+
+fn has(ended: &[EndedItem], pipeline: &str, subject: &str, end: &str) -> bool {
+    ended.iter().any(|e| e.pipeline == pipeline && e.subject == subject && e.end == end)
+}
+
+fn item_count(pipelines: &[Pipeline]) -> usize {
+    pipelines.iter().flat_map(|p| &p.queues).map(|q| q.items.len()).sum()
+}
+
+#[tokio::test]
+async fn an_approved_series_is_merged_in_its_order() {
+    let (world, host) = world().await;
+    // The server knows the repositories before anything happens in them.
+    let known = || world.folder.path().join("mirrors/local/org/b.git/toci-mirror").exists();
+    while !known() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let one = host.propose("org/a", 1, "One");
+    let two = host.propose("org/b", 2, "Two\n\nDepends-On: local:1");
+    ended(&world, |e| {
+        has(e, "check", "local:1,1", "succeeded") && has(e, "check", "local:2,1", "succeeded")
+    })
+    .await;
+    let votes =
+        git(&host.bare("org/a"), &["for-each-ref", "--format=%(refname)", "refs/approvals"]);
+    assert_eq!(votes.unwrap(), "refs/approvals/1/1/verified/toci/1");
+    // The second is approved first: it waits for the first, without entering.
+    host.approve("org/b", 2, &two);
+    host.approve("org/a", 1, &one);
+    let left = ended(&world, |e| has(e, "gate", "local:1,1", "succeeded")).await;
+    let gate = left.iter().find(|e| e.pipeline == "gate").unwrap();
+    assert!(gate.message.starts_with("Build succeeded."), "{}", gate.message);
+    assert_eq!(git(&host.bare("org/a"), &["rev-parse", "master"]).unwrap(), one);
+    ended(&world, |e| e.iter().any(|e| e.pipeline == "post" && e.end == "succeeded")).await;
+    if !has(&world.admin.ended_items().await.unwrap(), "gate", "local:2,1", "succeeded") {
+        let order = PipelineOrder { change: Some("2".into()), reference: None };
+        match world.admin.enqueue("gate", &order).await {
+            Ok(()) => {}
+            // It entered by itself together with the first.
+            Err(ClientError::Api { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    ended(&world, |e| has(e, "gate", "local:2,1", "succeeded")).await;
+    assert_eq!(git(&host.bare("org/b"), &["rev-parse", "master"]).unwrap(), two);
+    assert_eq!(item_count(&world.admin.pipelines().await.unwrap()), 0);
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nodes_fetch_from_the_merger_and_nobody_pushes_to_it() {
+    let (world, host) = world().await;
+    let one = host.propose("org/a", 1, "One");
+    let order = PipelineOrder { change: Some("1,1".into()), reference: None };
+    world.admin.enqueue("check", &order).await.unwrap();
+    ended(&world, |e| has(e, "check", "local:1,1", "succeeded")).await;
+    let url = format!("http://{}/p/org/a", world.running.api[0]);
+    let clone = world.folder.path().join("clone");
+    let folder = world.folder.path().to_owned();
+    let fetched = tokio::task::spawn_blocking(move || {
+        git(&folder, &["clone", "-q", &url, clone.to_str().unwrap()])?;
+        let refs = git(&clone, &["ls-remote", "origin", "refs/zuul/*", "refs/toci/*"])?;
+        let pushed = git(&clone, &["push", "origin", "HEAD:refs/heads/mine"]);
+        let missing = git(&clone, &["ls-remote", &url.replace("org/a", "org/none")]);
+        Ok::<_, String>((refs, pushed, missing))
+    });
+    let (refs, pushed, missing) = fetched.await.unwrap().unwrap();
+    assert!(refs.contains("refs/zuul/master/Z") && refs.contains(&one), "{refs}");
+    assert!(!refs.contains("refs/toci"), "{refs}");
+    assert!(pushed.unwrap_err().contains("403"));
+    assert!(missing.is_err());
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn orders_by_hand_and_a_layout_that_is_wrong() {
+    let (world, host) = world().await;
+    host.propose("org/a", 1, "One");
+    let refused = |result: Result<(), ClientError>| match result {
+        Err(ClientError::Api { status, error }) => (status, error.code),
+        other => panic!("{other:?}"),
+    };
+    let order = |change: &str| PipelineOrder { change: Some(change.into()), reference: None };
+    let nothing = world.admin.enqueue("check", &order("77")).await;
+    assert_eq!(refused(nothing), (404, "no_such_change".into()));
+    assert_eq!(refused(world.admin.enqueue("none", &order("1")).await).0, 409);
+    let none = world.admin.enqueue("check", &PipelineOrder::default()).await;
+    assert_eq!(refused(none), (422, "bad_request".into()));
+    let promote = Promote { changes: vec!["1".into()] };
+    assert_eq!(refused(world.admin.promote("gate", &promote).await).0, 409);
+    world.admin.poke("local").await.unwrap();
+    assert_eq!(refused(world.admin.poke("nowhere").await).0, 404);
+
+    let layout = world.folder.path().join("layout.yaml");
+    std::fs::write(&layout, LAYOUT.replace("manager: dependent", "manager: depedent")).unwrap();
+    match world.admin.reconfigure().await {
+        Err(ClientError::Api { status: 422, error }) => {
+            assert!(error.message.contains("layout.yaml:9:"), "{}", error.message);
+        }
+        other => panic!("{other:?}"),
+    }
+    std::fs::write(&layout, LAYOUT.replace("post", "after")).unwrap();
+    world.admin.reconfigure().await.unwrap();
+    let names: Vec<String> =
+        world.admin.pipelines().await.unwrap().into_iter().map(|p| p.name).collect();
+    assert_eq!(names, ["check", "gate", "after"]);
+    world.running.stop().await.unwrap();
+}

@@ -1,0 +1,161 @@
+//! Pipelines: queues of changes, their jobs, orders by hand.
+//!
+//! ```text
+//! GET  /pipelines                     -> [Pipeline]           read-only
+//! GET  /pipelines/{pipeline}          -> Pipeline             read-only
+//! POST /pipelines/{pipeline}/enqueue  PipelineOrder -> 204    operator
+//! POST /pipelines/{pipeline}/dequeue  PipelineOrder -> 204    operator
+//! POST /pipelines/{pipeline}/promote  Promote -> 204          operator
+//! GET  /items/{id}                    -> PipelineItem         read-only
+//! GET  /ended-items                   -> [EndedItem]          read-only, the newest first
+//! POST /reconfigure                   -> 204                  operator: reads the layout anew
+//! POST /sources/{source}/poke         -> 204                  client: there is news, look at once
+//! ```
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Whether its items are tested on each other and merged in order.
+    pub dependent: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// After too many of them only its `disabled` reporters are told.
+    pub disabled: bool,
+    /// Its change queues.
+    pub queues: Vec<PipelineQueue>,
+}
+
+/// A change queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PipelineQueue {
+    /// Its name; empty in independent pipelines.
+    pub name: String,
+    /// How many items are worked on; 0: all.
+    pub window: u32,
+    /// Items from the head on.
+    pub items: Vec<PipelineItem>,
+}
+
+/// Something that goes through a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PipelineItem {
+    /// 32 hex digits.
+    pub id: String,
+    /// Of which pipeline.
+    pub pipeline: String,
+    /// Its project.
+    pub project: String,
+    /// `SOURCE:NUMBER,PATCHSET` of a change, `REF COMMIT` of a ref update, the branch for timers.
+    pub subject: String,
+    /// The change's title; empty for refs and timers.
+    pub title: String,
+    /// For people; may be empty.
+    pub url: String,
+    /// Only there to be tested on.
+    pub live: bool,
+    /// Within the active window.
+    pub active: bool,
+    /// 1 for the first of its queue.
+    pub position: u32,
+    /// The item that it is built on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<String>,
+    /// Why it will not succeed as it stands.
+    pub failing: Vec<String>,
+    /// When it entered.
+    pub enqueued_us: i64,
+    /// What it waits for; may be empty.
+    pub waits_for: String,
+    /// Its jobs.
+    pub jobs: Vec<PipelineJob>,
+}
+
+/// A job of an item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PipelineJob {
+    /// Its name.
+    pub name: String,
+    /// Whether its result counts.
+    pub voting: bool,
+    /// Its run, if there is or was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// 1 for the first; 0 before.
+    pub attempt: u32,
+    /// When its scripts began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_us: Option<i64>,
+    /// When it was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_us: Option<i64>,
+    /// SUCCESS, FAILURE, TIMED_OUT, ...; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// Console or logs; may be empty.
+    pub url: String,
+    /// One line on the result; may be empty.
+    pub note: String,
+    /// What it waits for; empty when it runs or is over.
+    pub waits_for: String,
+}
+
+/// What to put in or to throw out: one of `change` and `reference`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineOrder {
+    /// `[SOURCE:]NUMBER[,PATCHSET]`; the current patchset when none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
+    /// A ref of a project (Zuul's enqueue-ref).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceOrder>,
+}
+
+/// A ref of a project, as if it had moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceOrder {
+    /// `[SOURCE:]PROJECT`.
+    pub project: String,
+    /// The full ref, e.g. `refs/heads/master` or `refs/tags/1.0`.
+    pub name: String,
+    /// Its commit before; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    /// Its commit now; absent: none (it was deleted).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
+}
+
+/// What goes to the heads of its queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Promote {
+    /// `[SOURCE:]NUMBER[,PATCHSET]`, the first one first.
+    pub changes: Vec<String>,
+}
+
+/// An item that left its pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndedItem {
+    /// 32 hex digits.
+    pub id: String,
+    /// Of which pipeline.
+    pub pipeline: String,
+    /// As of a [`PipelineItem`].
+    pub subject: String,
+    /// `succeeded`, `failed`, `not_merged`, `needed_change_failed`, `no_jobs`, `superseded`, `abandoned`, `dequeued`,
+    /// `unconfigured`, `not_needed`.
+    pub end: String,
+    /// When.
+    pub ended_us: i64,
+    /// What was told; empty when nothing was.
+    pub message: String,
+}

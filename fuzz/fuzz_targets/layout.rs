@@ -1,0 +1,7 @@
+//! Fuzz target; see `properties::layout`.
+#![no_main]
+
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::layout(bytes));
