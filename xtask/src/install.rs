@@ -26,6 +26,13 @@ DEBIAN_FRONTEND=noninteractive apt-get "$@"
 
 /// Install what is missing.
 pub(crate) fn run() -> Result<()> {
+    packages()?;
+    // No Debian package has it: Maven fetches it once, outside of the source tree.
+    shell::run(Command::new(shell::root().join("examples/gerrit/gerrit.sh")).arg("fetch"))
+        .context("fetching the real Gerrit, which tests and `toci demo --gerrit` run")
+}
+
+fn packages() -> Result<()> {
     let list = shell::root().join("xtask/packages.txt");
     let text = fs::read_to_string(&list).with_context(|| list.display().to_string())?;
     let wanted = parse(&text);

@@ -1,0 +1,159 @@
+//! How a Gerrit is reached.
+
+use crate::git::Remote;
+use crate::http::{Secret, Url};
+use crate::node::quoted;
+use crate::program::Call;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+use toci_core::event::SourceName;
+
+/// Longest time that one call of Gerrit over SSH may take.
+pub const CALL_LIMIT: Duration = Duration::from_secs(120);
+
+/// One Gerrit, as it is configured.
+#[derive(Clone, Debug)]
+pub struct GerritConfig {
+    /// What layouts call it.
+    pub name: SourceName,
+    /// Its SSH side.
+    pub ssh: GerritSsh,
+    /// Its HTTP side: REST, and what fetches go to. Without one everything goes over SSH.
+    pub http: Option<GerritHttp>,
+    /// For Gerrits before 2.8: votes as `--verified 2` instead of `--label Verified=+2`. A label must be known to
+    /// All-Projects then.
+    pub votes_as_flags: bool,
+}
+
+/// Gerrit's SSH side.
+#[derive(Clone, Debug)]
+pub struct GerritSsh {
+    /// Who we are there.
+    pub user: String,
+    /// Where it is.
+    pub host: String,
+    /// TCP port, 29418 as a rule.
+    pub port: u16,
+    /// Private key.
+    pub key: PathBuf,
+    /// Its host key is in this file; no other one is trusted.
+    pub known_hosts: PathBuf,
+}
+
+/// Gerrit's HTTP side.
+#[derive(Clone, Debug)]
+pub struct GerritHttp {
+    /// E.g. `https://review.example.org`.
+    pub url: Url,
+    /// User and HTTP password; without them only what everybody may see is seen.
+    pub credentials: Option<(String, Secret)>,
+}
+
+impl GerritSsh {
+    /// `user@host:port`, as `toci.toml` has it; the port may be left out.
+    pub fn parse(text: &str, key: PathBuf, known_hosts: PathBuf) -> Result<GerritSsh, String> {
+        let wrong = || format!("`{text}` is not user@host:port");
+        let (user, rest) = text.split_once('@').ok_or_else(wrong)?;
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.starts_with('[') => {
+                (host, port.parse().map_err(|_| wrong())?)
+            }
+            Some(_) | None => (rest, 29418),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let plain = |s: &str, more: &str| {
+            !s.is_empty()
+                && !s.starts_with('-')
+                && s.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        };
+        if !plain(user, "._-+") || !plain(host, ".-_:") || port == 0 {
+            return Err(wrong());
+        }
+        Ok(GerritSsh { user: user.to_owned(), host: host.to_owned(), port, key, known_hosts })
+    }
+
+    /// The options of OpenSSH that keep it from asking, from trusting anybody else, and from waiting on a dead link.
+    fn options(&self) -> Vec<OsString> {
+        let mut options: Vec<OsString> = [
+            "-F",
+            "/dev/null",
+            "-T",
+            "-oBatchMode=yes",
+            "-oPasswordAuthentication=no",
+            "-oStrictHostKeyChecking=yes",
+            "-oConnectTimeout=15",
+            "-oLogLevel=ERROR",
+            "-oServerAliveInterval=10",
+            "-oServerAliveCountMax=3",
+            "-oIdentitiesOnly=yes",
+        ]
+        .map(OsString::from)
+        .into();
+        for (name, path) in [("IdentityFile", &self.key), ("UserKnownHostsFile", &self.known_hosts)]
+        {
+            let mut option = OsString::from(format!("-o{name}="));
+            option.push(path);
+            options.push(option);
+        }
+        options
+    }
+
+    /// The call of a command of Gerrit, whose words are quoted here.
+    #[must_use]
+    pub fn call(&self, words: &[&str]) -> Call {
+        let words: Vec<String> = words.iter().map(|w| quoted(w)).collect();
+        Call::new("ssh", CALL_LIMIT)
+            .args(self.options())
+            .args(["-p", &self.port.to_string(), "-l", &self.user, "--", &self.host])
+            .args([format!("gerrit {}", words.join(" "))])
+    }
+
+    fn remote(&self) -> Remote {
+        let mut command = String::from("ssh");
+        for option in self.options() {
+            command.push(' ');
+            command.push_str(&quoted(&option.to_string_lossy()));
+        }
+        let host =
+            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        Remote {
+            prefix: format!("ssh://{}@{host}:{}/", self.user, self.port),
+            suffix: String::new(),
+            environment: vec![("GIT_SSH_COMMAND".to_owned(), command)],
+        }
+    }
+}
+
+impl GerritConfig {
+    /// Where its repositories are: over HTTP with a password when there is one, else over SSH.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        let Some((http, (user, password))) =
+            self.http.as_ref().and_then(|h| Some((h, h.credentials.as_ref()?)))
+        else {
+            return self.ssh.remote();
+        };
+        let base = http.url.to_string();
+        Remote {
+            prefix: format!("{}/a/", base.trim_end_matches('/')),
+            suffix: String::new(),
+            // In the environment, not in the arguments, which everybody on the machine can read.
+            environment: [
+                ("GIT_CONFIG_COUNT", "1".to_owned()),
+                ("GIT_CONFIG_KEY_0", format!("http.{base}.extraHeader")),
+                ("GIT_CONFIG_VALUE_0", http.authorization(user, password)),
+            ]
+            .map(|(k, v)| (k.to_owned(), v))
+            .into(),
+        }
+    }
+}
+
+impl GerritHttp {
+    fn authorization(&self, user: &str, password: &Secret) -> String {
+        use base64::Engine as _;
+        let pair = format!("{user}:{}", password.reveal());
+        format!("Authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+    }
+}

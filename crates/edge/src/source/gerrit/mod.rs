@@ -1,0 +1,23 @@
+//! Gerrit: its stream of events and its queries over SSH, votes and merges over SSH.
+//!
+//! The stream may break at any time, and Gerrit keeps nothing for those who are away: after each break the changes that
+//! were touched meanwhile are queried, and what happened to them is told as if it had been heard ([`listen`]).
+
+mod config;
+mod event;
+mod footer;
+mod json;
+mod listen;
+mod missed;
+mod query;
+mod report;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use config::{CALL_LIMIT, GerritConfig, GerritHttp, GerritSsh};
+pub use event::EVENT_MAX_BYTES;
+pub use listen::{OVERLAP, RETRY_MAX, SETTLE};
+pub use missed::MISSED_MAX;
+pub use report::MESSAGE_MAX_CHARS;
+pub use source::GerritSource;

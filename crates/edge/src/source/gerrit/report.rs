@@ -1,0 +1,106 @@
+//! Votes, comments and merges: `gerrit review`.
+
+use super::source::GerritSource;
+use crate::source::{SourceError, SourceReport};
+use toci_core::event::ChangeState;
+use toci_core::layout::GerritVote;
+
+/// Longest message, in characters: Gerrit refuses a comment of more than 16 KiB unless it is configured otherwise.
+pub const MESSAGE_MAX_CHARS: usize = 15_000;
+
+/// Tells it; answers whether the change is merged now. Telling again what was told already does no harm: a vote stays
+/// what it is, and of a change that is merged nothing more is asked.
+pub(super) async fn report(
+    gerrit: &GerritSource,
+    report: &SourceReport,
+) -> Result<bool, SourceError> {
+    let words = words(gerrit, report)?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let ended = gerrit.run(&words).await?;
+    if ended.is_well() && !report.merge {
+        return Ok(report.change.state == ChangeState::Merged);
+    }
+    // Gerrit votes first and submits then; what came of it is what it says now.
+    let now = gerrit.bare(report.change.key.number, None).await?;
+    let merged = now.is_some_and(|c| c.state == ChangeState::Merged);
+    if ended.is_well() || (report.merge && merged) {
+        return Ok(merged);
+    }
+    Err(gerrit.refused(said(&ended.complaint)))
+}
+
+fn words(gerrit: &GerritSource, report: &SourceReport) -> Result<Vec<String>, SourceError> {
+    let mut words = vec!["review".to_owned()];
+    let message = message(&report.message);
+    if !message.is_empty() {
+        words.extend(["--message".to_owned(), message]);
+    }
+    for vote in &report.votes {
+        match vote {
+            GerritVote::Label(label, value) if gerrit.config().votes_as_flags => {
+                words.extend([format!("--{}", flag(gerrit, label)?), value.to_string()]);
+            }
+            GerritVote::Label(label, value) => {
+                let label = gerrit.spelt(flag(gerrit, label)?);
+                words.extend(["--label".to_owned(), format!("{label}={value:+}")]);
+            }
+            GerritVote::Flag(name) if name == "submit" => {}
+            GerritVote::Flag(name) => words.push(format!("--{}", flag(gerrit, name)?)),
+        }
+    }
+    let submits = report.votes.iter().any(|v| matches!(v, GerritVote::Flag(f) if f == "submit"));
+    if report.merge || submits {
+        words.push("--submit".to_owned());
+    }
+    words.push(report.change.key.short());
+    Ok(words)
+}
+
+/// A name that can be no other option than its own.
+fn flag<'a>(gerrit: &GerritSource, name: &'a str) -> Result<&'a str, SourceError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain) {
+        Ok(name)
+    } else {
+        Err(gerrit.refused(format!(
+            "the layout's `{name}` is no label or option of `gerrit review`: use letters, digits and dashes"
+        )))
+    }
+}
+
+/// What Gerrit takes: no control characters, and not too long.
+fn message(text: &str) -> String {
+    let clean = text.trim().chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t'));
+    let mut message: String = clean.clone().take(MESSAGE_MAX_CHARS).collect();
+    if clean.count() > MESSAGE_MAX_CHARS {
+        message.push_str("\n(cut: the message is longer than Gerrit takes)");
+    }
+    message
+}
+
+/// Gerrit's complaint without its own frame.
+fn said(complaint: &str) -> String {
+    let lines = complaint.lines().map(str::trim).filter(|l| {
+        !l.is_empty() && *l != "fatal: one or more reviews failed; review output above"
+    });
+    let lines: Vec<&str> = lines.collect();
+    lines.join("; ").trim_start_matches("error: ").trim_start_matches("fatal: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_cut_and_cleaned() {
+        assert_eq!(message(" a\r\n\tb\0\u{1b} "), "a\n\tb");
+        let long = message(&"ü".repeat(MESSAGE_MAX_CHARS + 1));
+        assert!(long.contains("(cut:") && long.chars().count() < MESSAGE_MAX_CHARS + 60);
+    }
+
+    #[test]
+    fn complaints_are_shown_without_their_frame() {
+        let complaint = "error: fatal: Applying label \"Verified\": 1 is restricted\n\nfatal: one or more reviews failed; review output above";
+        assert_eq!(said(complaint), "Applying label \"Verified\": 1 is restricted");
+    }
+}
