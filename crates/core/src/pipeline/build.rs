@@ -5,11 +5,12 @@ use super::input::{MergeOutcome, RunResult, RunUpdate, Subject};
 use super::item::{Done, Item, JobState, MergeState};
 use super::jobs::{Frozen, NOOP};
 use super::wanted::{MergeItem, MergeSubject, RunContext};
-use crate::event::{Branch, Change, ChangeState};
+use crate::event::{Branch, Change, ChangeState, ProjectKey};
 use crate::id::{BuildSetId, ItemId, RunId};
-use crate::layout::{Manager, MergeMode};
+use crate::layout::{Layout, Manager, MergeMode};
 use crate::time::Time;
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -167,12 +168,21 @@ impl Gate {
 
     /// The jobs of a merged build set: by the files of its own project, where these are read.
     pub(super) fn own_jobs(&self, item: &Item) -> Result<Arc<Frozen>, String> {
-        let own = self.layout.projects.get(&item.project).is_some_and(|p| p.in_repository);
-        if own && !item.set.files.is_empty() {
-            let layout = (self.policy.read)(&self.layout, &item.project, &item.set.files)?;
-            return Ok(self.freeze(&layout, item));
+        let layout = self.layout_of(&item.project, &item.set.files)?;
+        Ok(self.freeze(&layout, item))
+    }
+
+    /// The layout with what the project itself says, where that is read.
+    pub(super) fn layout_of(
+        &self,
+        project: &ProjectKey,
+        files: &[(String, String)],
+    ) -> Result<Cow<'_, Layout>, String> {
+        let own = self.layout.projects.get(project).is_some_and(|p| p.in_repository);
+        if own && !files.is_empty() {
+            return (self.policy.read)(&self.layout, project, files).map(Cow::Owned);
         }
-        Ok(self.freeze(&self.layout, item))
+        Ok(Cow::Borrowed(&self.layout))
     }
 
     /// Runs see their change as it is now.

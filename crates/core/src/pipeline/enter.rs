@@ -4,19 +4,43 @@ use super::answer::End;
 use super::gate::{Gate, Turn};
 use super::input::Subject;
 use super::item::{BuildSet, Item, Phase};
-use super::matching;
+use super::matching::{self, Deaf};
 use super::needs::Because;
 use super::wanted::ReportAction;
 use crate::event::{Change, ChangeKey, ChangeState, EventKind, Person, RefUpdate, TriggerEvent};
 use crate::id::{BuildSetId, ItemId};
-use crate::layout::{Manager, Pipeline, PipelineName, Trigger};
+use crate::layout::{Manager, Pipeline, PipelineName, Trigger, TriggerFilter};
 use crate::refused::Refused;
+use crate::time::Time;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 impl Gate {
     /// An event of a source, a clock, or one of the gate's own.
     pub(super) fn happened(&mut self, event: &TriggerEvent, turn: &mut Turn<'_>) {
+        let Some(subject) = self.heed(event, turn) else { return };
+        for lane in 0..self.lanes.len() {
+            if self.hears(lane, event, &subject, turn.now).is_ok() {
+                // What stands in the way is noted.
+                let _ = self.enter(lane, &subject, false, turn);
+            }
+        }
+    }
+
+    /// Whether the pipeline listens to this event.
+    pub(super) fn hears(
+        &self,
+        lane: usize,
+        event: &TriggerEvent,
+        subject: &Subject,
+        now: Time,
+    ) -> Result<&TriggerFilter, Vec<Deaf<'_>>> {
+        let change = self.view(subject).map(AsRef::as_ref);
+        matching::heard(self.pipeline(lane), event, change, now)
+    }
+
+    /// What an event is about, if that can enter anything. What the event ends leaves.
+    pub(super) fn heed(&mut self, event: &TriggerEvent, turn: &mut Turn<'_>) -> Option<Subject> {
         if !self.layout.projects.contains_key(&event.project) {
             let text = format!(
                 "{} of {}: the layout does not have this project",
@@ -24,7 +48,7 @@ impl Gate {
                 event.project
             );
             turn.note("unknown-project", None, None, text);
-            return;
+            return None;
         }
         match (event.kind, &event.change) {
             (EventKind::PatchsetCreated, Some(key)) => self.supersede(key, turn),
@@ -43,23 +67,12 @@ impl Gate {
                 _,
             ) => {}
         }
-        let subject = match subject_of(event) {
-            Ok(subject) => subject,
+        match subject_of(event) {
+            Ok(subject) => Some(subject),
             Err(why) => {
-                turn.note(
-                    "event-without-subject",
-                    None,
-                    None,
-                    format!("{}: {why}", event.kind.word()),
-                );
-                return;
-            }
-        };
-        for lane in 0..self.lanes.len() {
-            let change = self.view(&subject).map(AsRef::as_ref);
-            if matching::triggers(self.pipeline(lane), event, change, turn.now) {
-                // What stands in the way is noted.
-                let _ = self.enter(lane, &subject, false, turn);
+                let text = format!("{}: {why}", event.kind.word());
+                turn.note("event-without-subject", None, None, text);
+                None
             }
         }
     }
@@ -132,7 +145,7 @@ impl Gate {
                 Err(why) if first => {
                     // Who asked by hand gets it as the answer.
                     if !forced {
-                        self.explain(lane, &next, &why, turn);
+                        self.note_refusal(lane, &next, &why, turn);
                     }
                     return Err(why);
                 }
@@ -152,12 +165,11 @@ impl Gate {
         forced: bool,
         turn: &mut Turn<'_>,
     ) -> Result<Vec<ItemId>, Because> {
+        let groups = self.entry(lane, subject, forced, turn.now)?;
         let Subject::Change(key) = subject else {
-            self.may_enter(lane, subject)?;
             let group = self.next_order;
             return Ok(vec![self.push(lane, subject.clone(), true, group, None, turn)]);
         };
-        let groups = self.plan_entry(lane, key, forced, turn.now)?;
         let dependent = self.pipeline(lane).manager == Manager::Dependent;
         let group = self.next_order;
         let mut live = Vec::new();
@@ -170,6 +182,22 @@ impl Gate {
             }
         }
         Ok(live)
+    }
+
+    /// Whether it may enter, and the changes that enter with it, in order, itself included.
+    pub(super) fn entry(
+        &self,
+        lane: usize,
+        subject: &Subject,
+        forced: bool,
+        now: Time,
+    ) -> Result<Vec<Vec<ChangeKey>>, Because> {
+        match subject {
+            Subject::Change(key) => self.plan_entry(lane, key, forced, now),
+            Subject::Ref(_) | Subject::Branch { .. } => {
+                self.may_enter(lane, subject).map(|()| Vec::new())
+            }
+        }
     }
 
     /// Refs and branches have no requirements.
@@ -285,7 +313,7 @@ impl Gate {
     }
 
     /// Says why it did not enter. A cycle is told to the change's owner, who alone can undo it.
-    fn explain(&mut self, lane: usize, subject: &Subject, why: &Because, turn: &mut Turn<'_>) {
+    fn note_refusal(&mut self, lane: usize, subject: &Subject, why: &Because, turn: &mut Turn<'_>) {
         let layout = Arc::clone(&self.layout);
         let pipeline: &Pipeline = &layout.pipelines[lane];
         match why {
@@ -360,7 +388,7 @@ fn subject_of(event: &TriggerEvent) -> Result<Subject, &'static str> {
     }
 }
 
-fn own_event(child: &Change, origin: &str, now: crate::time::Time) -> TriggerEvent {
+fn own_event(child: &Change, origin: &str, now: Time) -> TriggerEvent {
     TriggerEvent {
         kind: EventKind::ParentChangeEnqueued,
         project: child.project.clone(),

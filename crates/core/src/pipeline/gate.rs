@@ -301,7 +301,7 @@ impl Gate {
     }
 
     /// Takes in fresh views of changes.
-    fn see(&mut self, changes: Vec<Change>, turn: &mut Turn<'_>) {
+    pub(super) fn see(&mut self, changes: Vec<Change>, turn: &mut Turn<'_>) {
         let mut fresh: BTreeSet<ChangeKey> = BTreeSet::new();
         for change in changes {
             if change.current {

@@ -23,6 +23,21 @@ pub(super) struct FrozenJob {
     pub(super) needs: Vec<usize>,
 }
 
+/// Why a job of the list is not part of the item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    /// The layout does not know it.
+    Unknown,
+    /// Not for this branch.
+    Branch,
+    /// No file of the change is one of its files.
+    Files,
+    /// This one of its `skip-if` holds.
+    Skipped(usize),
+    /// What it comes after is left out.
+    Behind(JobName),
+}
+
 /// The jobs of `project` in `pipeline` for what the item is about.
 pub(super) fn freeze(
     layout: &Layout,
@@ -31,14 +46,33 @@ pub(super) fn freeze(
     subject: &Subject,
     change: Option<&Change>,
 ) -> Arc<Frozen> {
-    let mut frozen = Frozen::default();
+    Arc::new(select(layout, pipeline, project, subject, change).0)
+}
+
+/// The jobs, and those of the list that are left out.
+pub(super) fn select(
+    layout: &Layout,
+    pipeline: &PipelineName,
+    project: &ProjectKey,
+    subject: &Subject,
+    change: Option<&Change>,
+) -> (Frozen, Vec<(JobName, LeftOut)>) {
+    let mut chosen = Chosen { frozen: Frozen::default(), left_out: Vec::new() };
     let tree = layout.projects.get(project).and_then(|p| p.pipelines.get(pipeline));
     if let Some(tree) = tree {
         let about = About { project, subject, change };
-        add_tree(layout, tree, None, &about, &mut frozen);
+        add_tree(layout, tree, None, &about, &mut chosen);
     }
+    let Chosen { mut frozen, mut left_out } = chosen;
     add_dependencies(&mut frozen);
-    Arc::new(frozen)
+    // It may stand elsewhere in the list, too.
+    left_out.retain(|(name, _)| frozen.jobs.iter().all(|known| known.job.name != *name));
+    (frozen, left_out)
+}
+
+struct Chosen {
+    frozen: Frozen,
+    left_out: Vec<(JobName, LeftOut)>,
 }
 
 /// What the jobs are for.
@@ -53,13 +87,20 @@ fn add_tree(
     tree: &JobTree,
     parent: Option<usize>,
     about: &About<'_>,
-    frozen: &mut Frozen,
+    chosen: &mut Chosen,
 ) {
     for (name, children) in &tree.jobs {
-        let Some(job) = layout.jobs.iter().find(|job| job.name == *name) else { continue };
-        if !belongs(job, about) {
-            continue;
-        }
+        let known = layout.jobs.iter().find(|job| job.name == *name);
+        let fits = known.ok_or(LeftOut::Unknown).and_then(|job| belongs(job, about).map(|()| job));
+        let job = match fits {
+            Ok(job) => job,
+            Err(why) => {
+                chosen.left_out.push((name.clone(), why));
+                leave_out(children, name, &mut chosen.left_out);
+                continue;
+            }
+        };
+        let frozen = &mut chosen.frozen;
         let at = match frozen.jobs.iter().position(|known| known.job.name == *name) {
             Some(at) => at,
             None => {
@@ -68,26 +109,43 @@ fn add_tree(
             }
         };
         frozen.jobs[at].needs.extend(parent);
-        add_tree(layout, children, Some(at), about, frozen);
+        add_tree(layout, children, Some(at), about, chosen);
     }
 }
 
-fn belongs(job: &Job, about: &About<'_>) -> bool {
-    let change = about.change;
-    let branch = match (about.subject, change) {
-        (Subject::Change(_), Some(change)) => change.branch.as_str(),
-        (Subject::Change(_), None) => return true,
-        (Subject::Ref(update), _) => update.zuul_name(),
-        (Subject::Branch { branch, .. }, _) => branch.as_str(),
-    };
-    let files = change.and_then(|c| c.files.as_deref());
+fn leave_out(tree: &JobTree, parent: &JobName, left_out: &mut Vec<(JobName, LeftOut)>) {
+    for (name, children) in &tree.jobs {
+        left_out.push((name.clone(), LeftOut::Behind(parent.clone())));
+        leave_out(children, name, left_out);
+    }
+}
+
+/// What jobs' `branch` is matched with.
+pub(super) fn branch_of<'a>(subject: &'a Subject, change: Option<&'a Change>) -> Option<&'a str> {
+    match subject {
+        Subject::Change(_) => change.map(|change| change.branch.as_str()),
+        Subject::Ref(update) => Some(update.zuul_name()),
+        Subject::Branch { branch, .. } => Some(branch.as_str()),
+    }
+}
+
+fn belongs(job: &Job, about: &About<'_>) -> Result<(), LeftOut> {
+    let Some(branch) = branch_of(about.subject, about.change) else { return Ok(()) };
+    let files = about.change.and_then(|c| c.files.as_deref());
     let file_matches =
         |files: &[String]| files.iter().any(|f| job.files.iter().any(|p| p.matches(f)));
     let known = files.unwrap_or_default();
-    let skipped = job.skip_if.iter().any(|s| s.holds(about.project.name.as_str(), branch, known));
-    !skipped
-        && (job.branches.is_empty() || job.branches.iter().any(|p| p.matches(branch)))
-        && (job.files.is_empty() || files.is_none_or(file_matches))
+    let project = about.project.name.as_str();
+    if let Some(at) = job.skip_if.iter().position(|s| s.holds(project, branch, known)) {
+        return Err(LeftOut::Skipped(at));
+    }
+    if !job.branches.is_empty() && !job.branches.iter().any(|p| p.matches(branch)) {
+        return Err(LeftOut::Branch);
+    }
+    if !job.files.is_empty() && !files.is_none_or(file_matches) {
+        return Err(LeftOut::Files);
+    }
+    Ok(())
 }
 
 /// A dependency on a job that is not part of the item does not bind.

@@ -8,52 +8,96 @@ use crate::layout::{
 };
 use crate::time::Time;
 
-/// Whether some trigger of the pipeline listens to this event.
-#[must_use]
-pub fn triggers(
-    pipeline: &Pipeline,
-    event: &TriggerEvent,
-    change: Option<&Change>,
-    now: Time,
-) -> bool {
-    pipeline.triggers.iter().any(|filter| listens(pipeline, filter, event, change, now))
+/// Why a trigger does not listen to an event: the first of its filters that does not match.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deaf<'f> {
+    /// It listens to something else altogether.
+    Trigger,
+    /// It is of another source.
+    Source,
+    Timespecs,
+    Pipelines,
+    Events,
+    Branches,
+    Refs,
+    Comments,
+    Emails,
+    Usernames,
+    /// This vote was not given with the event.
+    Approval(&'f (String, Vec<i32>)),
+    /// No vote that stands is so.
+    Required(&'f ApprovalRule),
+    /// A vote that stands is so, and must not.
+    Rejected(&'f ApprovalRule),
 }
 
-fn listens(
-    pipeline: &Pipeline,
-    filter: &TriggerFilter,
+/// The first trigger of the pipeline that listens to this event, or why each does not. This and
+/// [`super::jobs::select`] decide, and say why.
+pub(super) fn heard<'p>(
+    pipeline: &'p Pipeline,
     event: &TriggerEvent,
     change: Option<&Change>,
     now: Time,
-) -> bool {
-    let heard = match filter.trigger {
-        Trigger::Source => {
-            origin_of(event.kind) == Trigger::Source && event.project.source == pipeline.source
+) -> Result<&'p TriggerFilter, Vec<Deaf<'p>>> {
+    let mut deaf = Vec::new();
+    for filter in &pipeline.triggers {
+        match listens(pipeline, filter, event, change, now) {
+            Ok(()) => return Ok(filter),
+            Err(why) => deaf.push(why),
         }
-        Trigger::Timer => {
-            origin_of(event.kind) == Trigger::Timer
-                && (filter.timespecs.is_empty() || filter.timespecs.contains(&event.origin))
-        }
-        Trigger::Zuul => {
-            origin_of(event.kind) == Trigger::Zuul
-                && any(&filter.pipelines, |p| p.matches(&event.origin))
-        }
-    };
+    }
+    Err(deaf)
+}
+
+fn listens<'f>(
+    pipeline: &Pipeline,
+    filter: &'f TriggerFilter,
+    event: &TriggerEvent,
+    change: Option<&Change>,
+    now: Time,
+) -> Result<(), Deaf<'f>> {
+    hears(pipeline, filter, event)?;
+    let need = |holds: bool, why: Deaf<'f>| if holds { Ok(()) } else { Err(why) };
     let reference = event.reference.as_ref().map(zuul_name);
     let branch = event.branch.as_ref().map(|b| b.as_str());
     let some = |text: Option<&str>, p: &Pattern| text.is_some_and(|text| p.matches(text));
-    heard
-        && (filter.events.is_empty() || filter.events.contains(&event.kind))
-        && any(&filter.branches, |p| some(branch, p))
-        && any(&filter.refs, |p| some(reference, p))
-        && any(&filter.comments, |p| p.search(&event.comment))
-        && any(&filter.emails, |p| p.search(&event.by.email))
-        && any(&filter.usernames, |p| p.search(&event.by.username))
-        && filter.approvals.iter().all(|(label, values)| {
-            event.approvals.iter().any(|(l, v)| l == label && values.contains(v))
-        })
-        && stand(&filter.require_approvals, change, now)
-        && !filter.reject_approvals.iter().any(|rule| met(rule, change, now))
+    need(filter.events.is_empty() || filter.events.contains(&event.kind), Deaf::Events)?;
+    need(any(&filter.branches, |p| some(branch, p)), Deaf::Branches)?;
+    need(any(&filter.refs, |p| some(reference, p)), Deaf::Refs)?;
+    need(any(&filter.comments, |p| p.search(&event.comment)), Deaf::Comments)?;
+    need(any(&filter.emails, |p| p.search(&event.by.email)), Deaf::Emails)?;
+    need(any(&filter.usernames, |p| p.search(&event.by.username)), Deaf::Usernames)?;
+    for vote in &filter.approvals {
+        let given = event.approvals.iter().any(|(l, v)| *l == vote.0 && vote.1.contains(v));
+        need(given, Deaf::Approval(vote))?;
+    }
+    for rule in &filter.require_approvals {
+        need(met(rule, change, now), Deaf::Required(rule))?;
+    }
+    for rule in &filter.reject_approvals {
+        need(!met(rule, change, now), Deaf::Rejected(rule))?;
+    }
+    Ok(())
+}
+
+/// Whether the event comes from where the trigger listens.
+fn hears<'f>(
+    pipeline: &Pipeline,
+    filter: &TriggerFilter,
+    event: &TriggerEvent,
+) -> Result<(), Deaf<'f>> {
+    if origin_of(event.kind) != filter.trigger {
+        return Err(Deaf::Trigger);
+    }
+    let (heard, why) = match filter.trigger {
+        Trigger::Source => (event.project.source == pipeline.source, Deaf::Source),
+        Trigger::Timer => {
+            let any = filter.timespecs.is_empty() || filter.timespecs.contains(&event.origin);
+            (any, Deaf::Timespecs)
+        }
+        Trigger::Zuul => (any(&filter.pipelines, |p| p.matches(&event.origin)), Deaf::Pipelines),
+    };
+    if heard { Ok(()) } else { Err(why) }
 }
 
 fn any(patterns: &[Pattern], matches: impl Fn(&Pattern) -> bool) -> bool {
@@ -76,11 +120,6 @@ fn origin_of(kind: EventKind) -> Trigger {
         EventKind::Timer => Trigger::Timer,
         EventKind::ParentChangeEnqueued | EventKind::ProjectChangeMerged => Trigger::Zuul,
     }
-}
-
-/// Every rule is met by some vote that stands.
-fn stand(rules: &[ApprovalRule], change: Option<&Change>, now: Time) -> bool {
-    rules.iter().all(|rule| met(rule, change, now))
 }
 
 /// Several labels in one rule: each by some vote that meets the rest of it. (In Zuul such a rule could never be met.)
@@ -137,7 +176,7 @@ fn rejection(reject: &Requirements, change: &Change, now: Time) -> Option<String
     Some(format!("a vote is {}, which the pipeline rejects", describe(bad)))
 }
 
-fn describe(rule: &ApprovalRule) -> String {
+pub(super) fn describe(rule: &ApprovalRule) -> String {
     let mut parts: Vec<String> = rule
         .labels
         .iter()
@@ -245,7 +284,7 @@ mod tests {
         filter(&mut pipeline.triggers[0]);
         event(&mut an_event);
         change(&mut a_change);
-        triggers(&pipeline, &an_event, Some(&a_change), NOW)
+        heard(&pipeline, &an_event, Some(&a_change), NOW).is_ok()
     }
 
     fn vote(label: &str, value: i32, seconds_ago: i64) -> Approval {

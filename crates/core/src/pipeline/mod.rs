@@ -16,6 +16,7 @@
 mod answer;
 mod build;
 mod enter;
+mod explain;
 mod gate;
 mod input;
 mod item;
@@ -36,10 +37,10 @@ mod wish;
 mod tests;
 
 pub use answer::{Answer, Changes, End, Left, Note};
+pub use explain::{Entry, JobExplained, PipelineExplained};
 pub use gate::{Gate, Policy, ReadProject};
 pub use input::{Input, MergeOutcome, ReportOutcome, RunResult, RunUpdate, Subject};
 pub use item::Failing;
-pub use matching::triggers;
 pub use rows::{ItemRow, ReportRow, Rows, StateRow};
 pub use view::{ItemView, JobView, PipelineView, QueueView};
 pub use wanted::{

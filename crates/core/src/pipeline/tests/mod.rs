@@ -2,6 +2,7 @@
 
 mod build;
 mod chaos;
+mod explain;
 mod model;
 mod scenarios;
 mod script;

@@ -2,6 +2,7 @@
 //! differently than before is written down, a line each.
 
 use super::build::{project, source};
+use super::explain::Foretold;
 use crate::event::{
     Branch, Change, ChangeKey, ChangeState, EventKind, Person, RefName, Revision, TriggerEvent,
 };
@@ -130,8 +131,12 @@ impl World {
             next += 1;
             next
         };
+        let foretold = Foretold::of(&self.gate, &input, self.now);
         let answer = self.gate.on(input, self.now, &mut ids);
         self.next_id = next;
+        if let (Some(foretold), Ok(answer)) = (foretold, &answer) {
+            foretold.check(&self.gate, answer);
+        }
         let refused = answer.map(|answer| self.write_down(&answer));
         self.save();
         self.compare();
