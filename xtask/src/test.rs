@@ -38,9 +38,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ]))?;
         Ok(())
     });
-    let scripts = parts.time("devtest scripts", || {
-        let script = shell::root().join("examples/devtest/tests/run");
-        count.merge(&run_and_count(&mut Command::new(script))?);
+    let scripts = parts.time("example scripts", || {
+        for example in ["devtest", "tripleo"] {
+            let script = shell::root().join("examples").join(example).join("tests/run");
+            count.merge(&run_and_count(&mut Command::new(script))?);
+        }
         Ok(())
     });
     let simulated = parts.time("simulation", sim::run_built);
