@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use e2e::{Ci, examples};
+use e2e::{Ci, binary, examples};
 
 fn run_examples(document: &str, at_least: usize) -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document);
@@ -23,4 +24,19 @@ fn run_examples(document: &str, at_least: usize) -> Result<()> {
 #[test]
 fn operators_guide() {
     run_examples("docs/operators.md", 8).unwrap();
+}
+
+/// It needs no server: the examples run in the repository itself.
+#[test]
+fn layouts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = fs::read_to_string(root.join("docs/layout.md")).unwrap();
+    let found = examples(&text);
+    assert!(found.len() >= 6, "only {} tested examples", found.len());
+    let toci = binary("toci").unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", toci.parent().unwrap().display());
+    for example in found {
+        example.check(Command::new("bash").env("PATH", &path).current_dir(&root)).unwrap();
+    }
 }

@@ -17,7 +17,7 @@ const POST_TIMEOUT: Duration = Duration::from_secs(600);
 /// Zuul's default since it has one.
 const ATTEMPTS: u32 = 3;
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "name",
     "queue-name",
     "failure-message",

@@ -19,7 +19,7 @@ mod values;
 
 pub use fields::{LayoutError, Note};
 pub use own::{
-    OWN_ERRORS_MAX, OWN_JOBS_MAX, OWN_NAMES_MAX, OWN_NODES_MAX, OWN_PATTERNS_MAX,
+    OWN_ERRORS_MAX, OWN_FILE, OWN_JOBS_MAX, OWN_NAMES_MAX, OWN_NODES_MAX, OWN_PATTERNS_MAX,
     OWN_TEXT_MAX_BYTES, read_own,
 };
 pub use tree::{DEPTH_MAX, NODES_MAX, TEXT_MAX_BYTES};

@@ -14,6 +14,8 @@ use std::time::Duration;
 use toci_core::event::ProjectKey;
 use toci_core::layout::{Job, JobTree, Layout, Pipeline, PipelineName, Project};
 
+/// The file of a project's own configuration.
+pub const OWN_FILE: &str = ".toci.yaml";
 /// Longest project's own configuration, in bytes.
 pub const OWN_TEXT_MAX_BYTES: usize = 256 << 10;
 /// Values in a project's own configuration at most, those that aliases repeat included.

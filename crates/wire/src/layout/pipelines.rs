@@ -9,7 +9,7 @@ use toci_core::layout::{
     Growth, Manager, Messages, Pipeline, PipelineName, Precedence, Trigger, TriggerFilter, Window,
 };
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "name",
     "manager",
     "source",
@@ -42,7 +42,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// Keys of one trigger.
-const TRIGGER_KEYS: &[&str] = &[
+pub(super) const TRIGGER_KEYS: &[&str] = &[
     "event",
     "branch",
     "ref",

@@ -66,7 +66,8 @@ pub(super) fn read(
     out
 }
 
-const KEYS: &[&str] = &["name", "source", "merge-mode", "template", "in-repository", "own-secrets"];
+pub(super) const KEYS: &[&str] =
+    &["name", "source", "merge-mode", "template", "in-repository", "own-secrets"];
 
 fn one(
     node: &Node,

@@ -268,6 +268,82 @@ fn yaml_that_is_none_or_too_much_is_told_and_harms_nobody() {
     assert!(told.contains("more than"), "{told}");
 }
 
+const GUIDE: &str = include_str!("../../../../docs/layout.md");
+
+/// Fenced blocks of the guide that are marked so.
+fn blocks(mark: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in GUIDE.lines() {
+        if line.starts_with("```") {
+            inside = line == format!("```yaml {mark}");
+            if inside {
+                found.push(String::new());
+            }
+        } else if let Some(block) = found.last_mut().filter(|_| inside) {
+            block.push_str(line);
+            block.push('\n');
+        }
+    }
+    found
+}
+
+#[test]
+fn the_guides_examples_load() {
+    let [layout] = &blocks("layout")[..] else { panic!("one layout") };
+    let [own] = &blocks("own")[..] else { panic!("one own") };
+    let layout = load(layout);
+    let project = layout.projects.keys().next().unwrap();
+    let files = [(super::OWN_FILE.to_owned(), own.clone())];
+    let whole = super::read_own(&layout, project, &files).unwrap();
+    assert_eq!(whole.jobs.len(), 5, "two of the layout, two of its own, noop");
+}
+
+#[test]
+fn the_guide_has_every_key() {
+    let keys = [
+        super::KEYS,
+        super::pipelines::KEYS,
+        super::pipelines::TRIGGER_KEYS,
+        super::jobs::KEYS,
+        super::projects::KEYS,
+    ];
+    for key in keys.concat() {
+        assert!(GUIDE.contains(&format!("`{key}`")), "docs/layout.md does not explain `{key}`");
+    }
+}
+
+#[test]
+fn tripleos_layout_in_our_form_loads() {
+    const TRIPLEO: &str = include_str!("../../../../examples/layouts/tripleo.yaml");
+    let found = read("tripleo.yaml", TRIPLEO, &source());
+    assert!(found.errors.is_empty() && found.notes.is_empty(), "{found:#?}");
+    let layout = found.layout.unwrap();
+    let names: Vec<&str> = layout.pipelines.iter().map(|p| p.name.0.as_str()).collect();
+    let expected =
+        ["check", "check-tripleo", "gate", "experimental-tripleo", "post", "release", "periodic"];
+    assert_eq!(names, expected);
+    let undercloud = &job(&layout, "check-tripleo-ironic-undercloud-precise-nonha").run;
+    assert_eq!(undercloud.timeout, Duration::from_secs(125 * 60));
+    assert!(undercloud.env.contains(&("TRIPLEO_TEST".to_owned(), "undercloud".to_owned())));
+    let ha = job(&layout, "check-tripleo-ironic-overcloud-precise-ha");
+    assert!(
+        !ha.voting
+            && ha.run.testenv.as_ref().unwrap().label.as_ref().unwrap().as_str() == "devtest-ha"
+    );
+    // Every job but noop knows what it runs; only deployments take a test environment.
+    for job in layout.jobs.iter().filter(|job| job.name.0 != "noop") {
+        assert!(!job.run.run.is_empty(), "{}", job.name);
+        assert_eq!(
+            job.run.testenv.is_some(),
+            job.name.0.contains("-tripleo-ironic-"),
+            "{}",
+            job.name
+        );
+    }
+    assert!(layout.projects.len() >= 10);
+}
+
 proptest::proptest! {
     #[test]
     fn any_text_gives_an_answer(text in "[ -~\n]{0,200}") {
