@@ -12,6 +12,7 @@ use toci_edge::git::{Merger, Mirrors, Remotes};
 use toci_edge::source::Source;
 use toci_edge::source::git::GitSource;
 use toci_store::{Store, StoreError};
+use toci_wire::layout::{OWN_FILE, read_own};
 use tokio::task::JoinSet;
 
 /// Largest layout, in bytes.
@@ -79,7 +80,12 @@ impl GateParts {
             .collect();
         let sources = Sources::new(all);
         let mut heard = store.read_cursors().await?;
-        let policy = Policy { status_url: config.status_url.clone(), ..Policy::default() };
+        let policy = Policy {
+            status_url: config.status_url.clone(),
+            files: vec![OWN_FILE.to_owned()],
+            read: read_own,
+            ..Policy::default()
+        };
         let gate = GateHandle::start(store, Arc::new(layout), policy).await?;
         let (name, email) = &config.merger.identity;
         let merger = Arc::new(Merger::new(Arc::clone(&mirrors), name, email));

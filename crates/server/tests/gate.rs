@@ -35,6 +35,7 @@ pipelines:
 projects:
   - {name: org/a, check: [noop], gate: [noop], post: [noop]}
   - {name: org/b, check: [noop], gate: [noop]}
+  - {name: org/c, in-repository: true}
 ";
 
 struct Git {
@@ -61,7 +62,7 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
 impl Git {
     fn new(folder: &Path) -> Git {
         let made = Git { root: folder.join("git"), work: folder.join("work") };
-        for name in ["org/a", "org/b"] {
+        for name in ["org/a", "org/b", "org/c"] {
             std::fs::create_dir_all(made.bare(name)).unwrap();
             git(&made.bare(name), &["init", "-q", "--bare", "--initial-branch=master"]).unwrap();
             let work = made.work(name);
@@ -133,6 +134,17 @@ async fn world() -> (World, Git) {
     (World::around(running, folder), host)
 }
 
+/// The server knows the repository before anything happens in it.
+async fn known(world: &World, project: &str) {
+    let mirror = world.folder.path().join(format!("mirrors/local/{project}.git/toci-mirror"));
+    let wait = async {
+        while !mirror.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(LIMIT, wait).await.is_ok(), "no {}", mirror.display());
+}
+
 /// What left so far, once that is as it should be.
 async fn ended(world: &World, enough: impl Fn(&[EndedItem]) -> bool) -> Vec<EndedItem> {
     let mut last = Vec::new();
@@ -165,11 +177,7 @@ fn item_count(pipelines: &[Pipeline]) -> usize {
 #[tokio::test]
 async fn an_approved_series_is_merged_in_its_order() {
     let (world, host) = world().await;
-    // The server knows the repositories before anything happens in them.
-    let known = || world.folder.path().join("mirrors/local/org/b.git/toci-mirror").exists();
-    while !known() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    known(&world, "org/b").await;
     let one = host.propose("org/a", 1, "One");
     let two = host.propose("org/b", 2, "Two\n\nDepends-On: local:1");
     ended(&world, |e| {
@@ -259,5 +267,26 @@ async fn orders_by_hand_and_a_layout_that_is_wrong() {
     let names: Vec<String> =
         world.admin.pipelines().await.unwrap().into_iter().map(|p| p.name).collect();
     assert_eq!(names, ["check", "gate", "after"]);
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_project_brings_its_own_jobs_with_the_change() {
+    let (world, host) = world().await;
+    known(&world, "org/c").await;
+    let own = host.work("org/c").join(".toci.yaml");
+    std::fs::write(&own, "jobs:\n  - {name: unit, runn: make}\nproject: {check: [unit]}\n")
+        .unwrap();
+    host.propose("org/c", 3, "Jobs, misspelt");
+    let left = ended(&world, |e| e.iter().any(|e| e.subject == "local:3,1")).await;
+    let wrong = left.iter().find(|e| e.subject == "local:3,1").unwrap();
+    assert_eq!((wrong.pipeline.as_str(), wrong.end.as_str()), ("check", "failed"), "{wrong:?}");
+    let told = ".toci.yaml:2:18: job unit: there is no key `runn` (did you mean `run`?)";
+    assert!(wrong.message.contains(told), "{}", wrong.message);
+    std::fs::write(&own, "project: {check: [noop]}\n").unwrap();
+    host.propose("org/c", 4, "Jobs");
+    let left = ended(&world, |e| has(e, "check", "local:4,1", "succeeded")).await;
+    let good = left.iter().find(|e| e.subject == "local:4,1").unwrap();
+    assert!(good.message.contains("noop"), "{}", good.message);
     world.running.stop().await.unwrap();
 }

@@ -10,7 +10,7 @@ mod server;
 mod te;
 mod token;
 
-pub use config::ConfigCommand;
+pub use config::{ChangeArgs, ConfigCommand, StateArg, VoteArg};
 pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
 pub use global::GlobalArgs;
 pub use host::HostCommand;

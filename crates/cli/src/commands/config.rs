@@ -1,5 +1,6 @@
 //! `toci config`.
 
+use super::explain::{self, Told};
 use crate::args::ConfigCommand;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
@@ -12,7 +13,7 @@ use toci_wire::layout::{LayoutError, Note, Read, read};
 
 pub(super) fn dispatch(json: bool, command: ConfigCommand) -> Result<ExitCode> {
     match command {
-        ConfigCommand::Check { layout, source } => {
+        ConfigCommand::Check { layout, source, change } => {
             let source = SourceName::new(source)
                 .map_err(|e| CliError::new(Exit::Usage, e.to_string(), "see --source"))?;
             let text = std::fs::read_to_string(&layout).map_err(|e| {
@@ -20,12 +21,21 @@ pub(super) fn dispatch(json: bool, command: ConfigCommand) -> Result<ExitCode> {
                 CliError::new(Exit::Usage, what, "name a file that is there")
             })?;
             let found = read(&layout.display().to_string(), &text, &source);
+            let explained = match (&found.layout, &change.project) {
+                (Some(layout), Some(project)) => Some(explain::explain(layout, &change, project)?),
+                (_, _) => None,
+            };
+            let own_wrong = explained.iter().flatten().any(|told| !told.own_error.is_empty());
             if json {
-                output::json(&as_json(&found))?;
+                output::json(&as_json(&found, explained))?;
+            } else if let Some(explained) = explained {
+                let notes = found.notes.iter().map(ToString::to_string);
+                let lines: Vec<String> = notes.chain([explain::as_text(&explained)]).collect();
+                output::text_line(&lines.join("\n"))?;
             } else {
                 output::text_line(&told(&found, &text))?;
             }
-            let exit = if found.errors.is_empty() { Exit::Ok } else { Exit::Usage };
+            let exit = if found.errors.is_empty() && !own_wrong { Exit::Ok } else { Exit::Usage };
             Ok(exit.into())
         }
     }
@@ -39,6 +49,9 @@ struct Checked {
     pipelines: usize,
     jobs: usize,
     projects: usize,
+    /// What the event of `--project` would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explained: Option<Vec<Told>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,7 +63,7 @@ struct Finding {
     hint: String,
 }
 
-fn as_json(found: &Read) -> Checked {
+fn as_json(found: &Read, explained: Option<Vec<Told>>) -> Checked {
     let error = |e: &LayoutError| Finding {
         line: e.mark.line,
         column: e.mark.column,
@@ -72,6 +85,7 @@ fn as_json(found: &Read) -> Checked {
         pipelines: count(|l| l.pipelines.len()),
         jobs: count(|l| l.jobs.len()),
         projects: count(|l| l.projects.len()),
+        explained,
     }
 }
 
@@ -135,7 +149,7 @@ mod tests {
         let expected =
             "l.yaml:3:5: projects: `name` is missing (expected a text)\n      - nam: a\n        ^";
         assert!(told.contains(expected), "{told}");
-        assert_eq!(as_json(&found).errors[0].line, 3);
+        assert_eq!(as_json(&found, None).errors[0].line, 3);
     }
 
     #[test]
@@ -148,6 +162,6 @@ projects: [{name: p, check: [a: [b, c]]}]
         let (found, told) = checked(text);
         assert!(found.errors.is_empty());
         assert!(told.contains("a > b (c)"), "{told}");
-        assert_eq!(as_json(&found).jobs, 3);
+        assert_eq!(as_json(&found, None).jobs, 3);
     }
 }

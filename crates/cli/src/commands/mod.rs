@@ -1,6 +1,7 @@
 //! What the subcommands do.
 
 mod config;
+mod explain;
 mod host;
 mod lease;
 mod paper;
