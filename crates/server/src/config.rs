@@ -2,6 +2,7 @@
 
 mod gate;
 mod log;
+mod source_gerrit;
 
 pub use gate::{GateConfig, MergerConfig, SourceConfig};
 pub use log::{LogsConfig, LogsStore};

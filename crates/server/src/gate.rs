@@ -10,6 +10,7 @@ use toci_core::layout::Layout;
 use toci_core::pipeline::{Input, Policy};
 use toci_edge::git::{Merger, Mirrors, Remotes};
 use toci_edge::source::Source;
+use toci_edge::source::gerrit::GerritSource;
 use toci_edge::source::git::GitSource;
 use toci_store::{Store, StoreError};
 use toci_wire::layout::{OWN_FILE, read_own};
@@ -64,6 +65,7 @@ impl GateParts {
             .iter()
             .map(|source| match source {
                 SourceConfig::Git(git) => (git.name.clone(), git.remote()),
+                SourceConfig::Gerrit(gerrit) => (gerrit.name.clone(), gerrit.remote()),
             })
             .collect();
         let mirrors = Arc::new(Mirrors::new(&config.merger.folder, remotes));
@@ -75,6 +77,7 @@ impl GateParts {
                     SourceConfig::Git(git) => {
                         Arc::new(GitSource::new(git.clone(), Arc::clone(&mirrors)))
                     }
+                    SourceConfig::Gerrit(gerrit) => Arc::new(GerritSource::new(gerrit.clone())),
                 }
             })
             .collect();

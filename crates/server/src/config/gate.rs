@@ -1,9 +1,11 @@
 //! `[layout]`, `[[source]]`, `[merger]`: the gate. Without `[layout]` the server has none.
 
+use super::source_gerrit::{self, GerritFile};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::event::{ProjectName, SourceName};
+use toci_edge::source::gerrit::GerritConfig;
 use toci_edge::source::git::{GitConfig, Place};
 
 /// How often a plain git source is looked at when nobody pokes it.
@@ -29,6 +31,8 @@ pub struct GateConfig {
 pub enum SourceConfig {
     /// Plain git.
     Git(GitConfig),
+    /// Gerrit.
+    Gerrit(GerritConfig),
 }
 
 /// Settings of the merger.
@@ -61,6 +65,7 @@ pub(super) struct MergerFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
 pub(super) enum SourceFile {
+    Gerrit(GerritFile),
     Git {
         name: String,
         root: Option<PathBuf>,
@@ -120,12 +125,14 @@ impl SourceConfig {
     pub fn name(&self) -> &SourceName {
         match self {
             SourceConfig::Git(config) => &config.name,
+            SourceConfig::Gerrit(config) => &config.name,
         }
     }
 }
 
 fn source(file: SourceFile) -> Result<SourceConfig, String> {
     match file {
+        SourceFile::Gerrit(file) => source_gerrit::filled_in(file).map(SourceConfig::Gerrit),
         SourceFile::Git {
             name,
             root,
