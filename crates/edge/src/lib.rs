@@ -10,3 +10,4 @@ pub mod http;
 pub mod node;
 pub mod program;
 pub mod source;
+pub mod tell;

@@ -35,12 +35,40 @@ pub(super) struct Connector {
     tls: OnceLock<TlsConnector>,
 }
 
+impl Trust {
+    /// Where its certificates are.
+    fn file(&self) -> &Path {
+        match self {
+            Trust::System => Path::new(SYSTEM_CA_FILE),
+            Trust::File(path) => path,
+        }
+    }
+
+    /// The certificates that this library can use; at least one. Others are of no harm to them and left out.
+    pub(crate) fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, HttpError> {
+        let path = self.file();
+        let bad = |source| HttpError::Trust { path: path.display().to_string(), source };
+        let pem = std::fs::read(path).map_err(bad)?;
+        let mut usable = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|e| bad(io::Error::other(e)))?;
+            if RootCertStore::empty().add(certificate.clone()).is_ok() {
+                usable.push(certificate);
+            }
+        }
+        if usable.is_empty() {
+            return Err(bad(io::Error::other("no usable certificate in it")));
+        }
+        Ok(usable)
+    }
+}
+
 impl Connector {
     pub(super) fn new(trust: &Trust) -> Result<Connector, HttpError> {
         let tls = OnceLock::new();
-        if let Trust::File(path) = trust {
+        if let Trust::File(_) = trust {
             tls.get_or_init({
-                let connector = trusting(path)?;
+                let connector = trusting(trust)?;
                 || connector
             });
         }
@@ -65,7 +93,7 @@ impl Connector {
         if let Some(connector) = self.tls.get() {
             return Ok(connector.clone());
         }
-        let connector = trusting(Path::new(SYSTEM_CA_FILE))?;
+        let connector = trusting(&Trust::System)?;
         Ok(self.tls.get_or_init(|| connector).clone())
     }
 }
@@ -93,22 +121,15 @@ where
     Ok(sender)
 }
 
-fn trusting(path: &Path) -> Result<TlsConnector, HttpError> {
-    let bad = |source| HttpError::Trust { path: path.display().to_string(), source };
-    let pem = std::fs::read(path).map_err(bad)?;
+fn trusting(trust: &Trust) -> Result<TlsConnector, HttpError> {
+    let path = trust.file().display().to_string();
+    let bad = |e| HttpError::Trust { path: path.clone(), source: io::Error::other(e) };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| bad(io::Error::other(e)))?;
-        // Authorities whose certificates this library cannot use are of no harm to the others.
-        let _ = roots.add(certificate);
-    }
-    if roots.is_empty() {
-        return Err(bad(io::Error::other("no usable certificate in it")));
-    }
+    roots.add_parsable_certificates(trust.authorities()?);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| bad(io::Error::other(e)))?
+        .map_err(bad)?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))

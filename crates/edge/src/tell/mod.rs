@@ -1,0 +1,4 @@
+//! Telling results to others than sources: mail and webhooks.
+
+pub mod smtp;
+pub mod webhook;
