@@ -1,13 +1,15 @@
 //! Mail with a real server: aiosmtpd of Debian's python3-aiosmtpd.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use toci_edge::http::{Secret, Trust};
 use toci_edge::tell::smtp::{Mail, MailError, MailTls, SmtpConfig, send};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// Longest wait for the mail server.
 const SERVER_LIMIT: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 mod gate;
 mod log;
 mod source_gerrit;
+mod tell;
 
 pub use gate::{GateConfig, MergerConfig, SourceConfig};
 pub use log::{LogsConfig, LogsStore};
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::broker::Settings;
 use toci_core::lease::Policy;
+use toci_edge::tell::smtp::SmtpConfig;
+use toci_edge::tell::webhook::WebhookConfig;
 
 /// Largest settings file, in bytes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -64,6 +67,10 @@ pub struct ServerConfig {
     pub gate: Option<GateConfig>,
     /// The log archive.
     pub logs: LogsConfig,
+    /// How reports go out by mail.
+    pub smtp: SmtpConfig,
+    /// How reports go out by webhook.
+    pub webhook: WebhookConfig,
 }
 
 /// Settings of the API.
@@ -133,6 +140,8 @@ struct File {
     source: Vec<gate::SourceFile>,
     merger: gate::MergerFile,
     logs: log::LogsFile,
+    smtp: tell::SmtpFile,
+    webhook: tell::WebhookFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -258,8 +267,10 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
     let gate = gate::filled_in(&state, file.layout, file.source, file.merger).map_err(&bad)?;
     let lockenv = file.lockenv.enabled.unwrap_or(true).then(|| lockenv(&file.lockenv));
     let around = log::Surroundings { state: &state, listen: &api.listen, tls: api.tls.is_some() };
-    let logs = log::filled_in(file.logs, &around).map_err(bad)?;
-    Ok(ServerConfig { state, database, api, gearman, lease, lockenv, gate, logs })
+    let logs = log::filled_in(file.logs, &around).map_err(&bad)?;
+    let smtp = tell::smtp(file.smtp).map_err(&bad)?;
+    let webhook = tell::webhook(file.webhook).map_err(bad)?;
+    Ok(ServerConfig { state, database, api, gearman, lease, lockenv, gate, logs, smtp, webhook })
 }
 
 fn lockenv(file: &LockenvFile) -> LockenvOptions {

@@ -219,7 +219,7 @@ fn url(
 }
 
 /// Python's `str.format` with named places only; unknown ones stay as they are.
-fn fill(pattern: &str, value: impl Fn(&str) -> Option<String>) -> String {
+pub(super) fn fill(pattern: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::new();
     let mut rest = pattern;
     while let Some(at) = rest.find(['{', '}']) {

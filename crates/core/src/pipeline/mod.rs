@@ -28,6 +28,7 @@ mod needs;
 mod orders;
 mod report;
 mod rows;
+mod subject;
 mod view;
 mod walk;
 mod wanted;
@@ -42,6 +43,7 @@ pub use gate::{Gate, Policy, ReadProject};
 pub use input::{Input, MergeOutcome, ReportOutcome, RunResult, RunUpdate, Subject};
 pub use item::Failing;
 pub use rows::{ItemRow, ReportRow, Rows, StateRow};
+pub use subject::mail_subject;
 pub use view::{ItemView, JobView, PipelineView, QueueView};
 pub use wanted::{
     MergeItem, MergeSubject, MergeWish, ReportAction, ReportWish, RunContext, RunWish, Wanted,
