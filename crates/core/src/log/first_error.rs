@@ -2,7 +2,8 @@
 //!
 //! Every line gets a rank. What the machine itself died of is the most telling, then what a program says of its error,
 //! then words that may mean one, then what only follows from an error (`make: *** … Error 2`). A failing job mostly
-//! fails near its end, and earlier errors were survived; so the last lines are looked at first.
+//! fails near its end, and earlier errors were survived; so the last lines are looked at first. What the runner says
+//! (`toci: run script 2 of 3`, `toci: … ended with 1`) tells which lines are the failed script's.
 
 use crate::pipeline::RunResult;
 use std::collections::VecDeque;
@@ -165,7 +166,41 @@ pub struct Finder {
     recent: VecDeque<Candidate>,
     /// Within a Python traceback: what stands before the text of its lines.
     traceback: Option<String>,
-    last: Option<(usize, String)>,
+    last: Option<FirstError>,
+    /// What the runner said last.
+    said: Option<FirstError>,
+    /// The script that failed has ended; what follows is about something else.
+    over: bool,
+}
+
+/// What a line of the runner means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// A script begins.
+    Begins,
+    /// A script has failed, or was stopped.
+    Fails,
+    /// Something worth telling.
+    Something,
+    /// Nothing of interest.
+    Nothing,
+}
+
+fn meaning(said: &str) -> Said {
+    let is_script = said.contains(" script ") && said.contains(" of ");
+    let is_aside = ["result: ", "artifacts: ", "logs are not whole", "more than "];
+    if is_aside.iter().any(|words| said.starts_with(words))
+        || said.ends_with("are not kept")
+        || said.starts_with("run ") && said.contains(" of job ")
+    {
+        Said::Nothing
+    } else if said.starts_with("the time limit") || is_script && said.contains(" ended with ") {
+        Said::Fails
+    } else if is_script && !said.contains("could not") && !said.contains(" lost ") {
+        Said::Begins
+    } else {
+        Said::Something
+    }
 }
 
 impl core::fmt::Debug for Finder {
@@ -186,6 +221,12 @@ impl Finder {
         if text.is_empty() {
             return;
         }
+        if let Some(said) = text.strip_prefix("toci: ") {
+            return self.hear(said);
+        }
+        if self.over {
+            return;
+        }
         if let Some(rank) = self.rank_here(text) {
             let found = Candidate { rank, line: self.line, text: shortened(text) };
             if self.best.as_ref().is_none_or(|best| rank < best.rank) {
@@ -193,44 +234,54 @@ impl Finder {
             }
             self.recent.push_back(found);
         }
-        self.last = Some((self.line, shortened(text)));
+        self.last = Some(FirstError { line: self.line, text: shortened(text) });
+    }
+
+    fn hear(&mut self, said: &str) {
+        if self.over {
+            return;
+        }
+        let meaning = meaning(said);
+        match meaning {
+            Said::Begins => {
+                self.best = None;
+                self.recent.clear();
+                self.traceback = None;
+                self.last = None;
+            }
+            Said::Fails => self.over = true,
+            Said::Something => {}
+            Said::Nothing => return,
+        }
+        if meaning != Said::Begins {
+            self.said = Some(FirstError { line: self.line, text: shortened(said) });
+        }
     }
 
     /// The most telling line of a run that came to this; none when it did not fail by itself.
     #[must_use]
     pub fn finish(self, result: RunResult) -> Option<FirstError> {
-        let last = self.last.map(|(line, text)| FirstError { line, text });
+        let recent = self.recent;
         match result {
             RunResult::Success | RunResult::Canceled | RunResult::Aborted | RunResult::Skipped => {
-                return None;
+                None
             }
             RunResult::TimedOut => {
-                let cause = self.recent.into_iter().find(|c| c.rank == Rank::Cause);
+                let cause = recent.into_iter().find(|c| c.rank == Rank::Cause);
                 let timed_out = |l: FirstError| FirstError {
                     text: format!("timed out; last line: {}", l.text),
                     ..l
                 };
-                return cause.map(FirstError::from).or(last.map(timed_out));
+                cause.map(FirstError::from).or(self.last.map(timed_out)).or(self.said)
             }
-            RunResult::Failure
-            | RunResult::PostFailure
-            | RunResult::NodeFailure
+            RunResult::NodeFailure
             | RunResult::TeFailure
             | RunResult::Lost
-            | RunResult::RetryLimit
-            | RunResult::ConfigError => {}
-        }
-        // min_by_key takes the first of equals.
-        let recent = self.recent.into_iter().min_by_key(|c| c.rank);
-        let chosen = match (recent, self.best) {
-            (Some(recent), Some(best)) if recent.rank > Rank::Error && best.rank < recent.rank => {
-                best
+            | RunResult::ConfigError => self.said.or(chosen(recent, self.best)).or(self.last),
+            RunResult::Failure | RunResult::PostFailure | RunResult::RetryLimit => {
+                chosen(recent, self.best).or(self.last).or(self.said)
             }
-            (Some(recent), _) => recent,
-            (None, Some(best)) => best,
-            (None, None) => return last,
-        };
-        Some(chosen.into())
+        }
     }
 
     /// The rank of a line that may be in the middle of a traceback.
@@ -249,6 +300,18 @@ impl Finder {
         }
         rank(text)
     }
+}
+
+/// The first of the most telling ones, the recent ones before all others unless they only follow from an error.
+fn chosen(recent: VecDeque<Candidate>, best: Option<Candidate>) -> Option<FirstError> {
+    // min_by_key takes the first of equals.
+    let recent = recent.into_iter().min_by_key(|c| c.rank);
+    let chosen = match (recent, best) {
+        (Some(recent), Some(best)) if recent.rank > Rank::Error && best.rank < recent.rank => best,
+        (Some(recent), _) => recent,
+        (None, best) => best?,
+    };
+    Some(chosen.into())
 }
 
 impl From<Candidate> for FirstError {

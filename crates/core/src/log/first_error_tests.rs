@@ -161,6 +161,39 @@ fn errors_that_were_survived_are_passed_over() {
     assert_eq!(first_error(&log, RunResult::Failure).unwrap().line, 1);
 }
 
+/// A console as the runner writes it.
+const RUN: &str = "toci: run 0123 of job devtest, attempt 1, on node-1\n\
+    toci: pre script 1 of 1\n\
+    error: handled\n\
+    toci: run script 1 of 1: tripleo-ci/toci_gate_test.sh\n\
+    building seed\n\
+    E: Unable to locate package seed\n\
+    toci: run script 1 of 1 ended with 100\n\
+    toci: post script 1 of 1\n\
+    tar: x: No space left on device\n\
+    toci: post script 1 of 1 ended with 2\n\
+    toci: result: FAILURE\n";
+
+#[test]
+fn the_runner_tells_which_lines_are_the_failed_script_s() {
+    assert_eq!(told(RUN), "E: Unable to locate package seed");
+    let quiet = RUN.replace("E: Unable to locate package seed\n", "");
+    assert_eq!(told(&quiet), "building seed");
+    let silent = quiet.replace("building seed\n", "");
+    assert_eq!(told(&silent), "run script 1 of 1 ended with 100");
+    let slow = "toci: run script 1 of 1\nwaiting for seed\ntoci: the time limit is reached\nTerminated\ntoci: result: TIMED_OUT\n";
+    let found = first_error(slow, RunResult::TimedOut).unwrap();
+    assert_eq!((found.line, found.text.as_str()), (2, "timed out; last line: waiting for seed"));
+    let lost = "toci: run script 1 of 1\nerror: odd\ntoci: the node was lost during run script 1 of 1\ntoci: result: NODE_FAILURE\n";
+    let found = first_error(lost, RunResult::NodeFailure).unwrap();
+    assert_eq!(found.text, "the node was lost during run script 1 of 1");
+    let never = "toci: no node: the label is unknown\ntoci: result: CONFIG_ERROR\n";
+    assert_eq!(
+        first_error(never, RunResult::ConfigError).unwrap().text,
+        "no node: the label is unknown"
+    );
+}
+
 #[test]
 fn a_result_decides_what_is_told() {
     let log = "error: handled\nstill waiting for seed\n";
