@@ -137,7 +137,7 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
     auth.ensure_admin(&admin_token_file).await?;
     let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
 
-    let logs = LogStore::open(&config.logs).await?;
+    let logs = LogStore::open(&config.logs, store.clone()).await?;
 
     let mut options = config.gearman.options;
     options.acl = config.gearman.acl.as_deref().map(broker::read_acl_file).transpose()?;

@@ -13,8 +13,9 @@ use toci_core::layout::{Job, JobName, JobRun, PipelineName, Precedence};
 use toci_core::pipeline::{RunContext, RunResult, RunWish, Subject};
 use toci_core::time::Time;
 use toci_edge::node::console::Mask;
-use toci_server::ServerConfig;
 use toci_server::tasks::log::{Archived, Finished, LogStore};
+use toci_server::{LogsStore, ServerConfig};
+use toci_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -89,7 +90,16 @@ async fn archived(
     folder: &Path,
     result: RunResult,
 ) -> Archived {
-    let store = LogStore::open(&config.logs).await.unwrap();
+    let rows = Store::open("sqlite::memory:").await.unwrap();
+    archived_into(&LogStore::open(&config.logs, rows).await.unwrap(), wish, folder, result).await
+}
+
+async fn archived_into(
+    store: &LogStore,
+    wish: &RunWish,
+    folder: &Path,
+    result: RunResult,
+) -> Archived {
     let mask = Mask::new(["hunter2"]);
     store.archive(Finished { wish, result, folder, mask: &mask }).await.unwrap()
 }
@@ -268,4 +278,45 @@ async fn a_run_without_a_console_and_a_run_that_is_archived_again() {
         "NODE_FAILURE",
         "the node is gone",
     ]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_expire_and_go_with_their_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = common::config(folder.path());
+    config.logs.keep = Some(Duration::from_secs(3600));
+    let rows = Store::open("sqlite::memory:").await.unwrap();
+    let store = LogStore::open(&config.logs, rows.clone()).await.unwrap();
+    let run = tempfile::tempdir().unwrap();
+    write(run.path(), "console.txt", "x\n");
+    let (old, new) = (wish("old"), RunWish { run: RunId(1 << 100), ..wish("new") });
+    archived_into(&store, &old, run.path(), RunResult::Success).await;
+    archived_into(&store, &new, run.path(), RunResult::Success).await;
+    assert_eq!(store.sweep().await.unwrap(), 0);
+    rows.keep_log(old.run, "11/4711/2/check/old/abcdef0", Time(1)).await.unwrap();
+    rows.keep_log(RunId(5), "gone/long/ago", Time(0)).await.unwrap();
+    assert_eq!(store.sweep().await.unwrap(), 2);
+    let LogsStore::Folder(root) = &config.logs.store;
+    assert!(!root.join("11/4711/2/check/old").exists());
+    assert!(root.join("11/4711/2/check/new").exists());
+    assert_eq!(rows.expired_logs(Time(i64::MAX), 10).await.unwrap().len(), 1);
+    assert_eq!(store.sweep().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_cannot_be_written_to_is_told_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = common::config(folder.path());
+    let rows = Store::open("sqlite::memory:").await.unwrap();
+    let store = LogStore::open(&config.logs, rows).await.unwrap();
+    let run = tempfile::tempdir().unwrap();
+    write(run.path(), "console.txt", "x\n");
+    let LogsStore::Folder(root) = &config.logs.store;
+    std::fs::write(root.join("11"), "in the way").unwrap();
+    let (wish, mask) = (wish("job"), Mask::default());
+    let finished =
+        Finished { wish: &wish, result: RunResult::Success, folder: run.path(), mask: &mask };
+    let error = store.archive(finished).await.unwrap_err();
+    assert!(error.to_string().starts_with("keep the logs of run "), "{error}");
+    assert!(std::fs::read_dir(root.join(".staging")).unwrap().next().is_none());
 }

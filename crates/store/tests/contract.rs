@@ -6,7 +6,7 @@ mod postgres;
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::event::{ProjectKey, RefUpdate, Revision, SourceName};
-use toci_core::id::{Generation, HostId, Label, LeaseId, Project, ShapeName, TeId};
+use toci_core::id::{Generation, HostId, Label, LeaseId, Project, RunId, ShapeName, TeId};
 use toci_core::layout::PipelineName;
 use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
 use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, Subject};
@@ -79,6 +79,7 @@ async fn contract(url: &str) {
     }
     history(&store).await;
     a_gate_reads_back(&store).await;
+    logs_of_runs_expire(&store).await;
     tokens(&store).await;
     enrolment(&store).await;
     let again = Store::open(url).await;
@@ -298,6 +299,25 @@ async fn enrolment(store: &Store) {
     assert_eq!(live.iter().map(|t| t.hash.as_str()).collect::<Vec<_>>(), ["te"]);
     assert_eq!(live[0].role, "host");
     assert_eq!(store.read_book(0).await.unwrap().hosts.len(), 2);
+}
+
+async fn logs_of_runs_expire(store: &Store) {
+    let expired = async |before: i64| -> Vec<(String, i64)> {
+        let rows = store.expired_logs(Time(before), 10).await.unwrap();
+        rows.into_iter().map(|row| (row.path, row.kept.0)).collect()
+    };
+    store.keep_log(RunId(1), "a/1", Time(10)).await.unwrap();
+    store.keep_log(RunId(2), "a/2", Time(5)).await.unwrap();
+    assert_eq!(expired(5).await, []);
+    assert_eq!(expired(11).await, [("a/2".into(), 5), ("a/1".into(), 10)]);
+    // Archived again between the look and the end: it is not forgotten.
+    let old = store.expired_logs(Time(6), 10).await.unwrap().remove(0);
+    store.keep_log(RunId(2), "a/2", Time(20)).await.unwrap();
+    store.forget_log(&old).await.unwrap();
+    assert_eq!(expired(99).await, [("a/1".into(), 10), ("a/2".into(), 20)]);
+    // Other logs at the same place: the older run has none any more.
+    store.keep_log(RunId(3), "a/1", Time(30)).await.unwrap();
+    assert_eq!(expired(99).await, [("a/2".into(), 20), ("a/1".into(), 30)]);
 }
 
 #[tokio::test]

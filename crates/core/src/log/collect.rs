@@ -270,9 +270,9 @@ fn collecting(facts: &[String], folders: &[String], left_out: &[String]) -> Stri
         );
     }
     out.push_str("touch \"$d/list\"; o=; tar --version 2>/dev/null | grep -q GNU && o='--format=gnu --ignore-failed-read --no-recursion --warning=none'\n");
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "tar -c $o -f - -C \"$d/o\" host_info.txt -C / -T \"$d/list\" 2>/dev/null | gzip -1 | head -c {VIEW_MAX_BYTES}\n"
+        "tar -c $o -f - -C \"$d/o\" host_info.txt -C / -T \"$d/list\" 2>/dev/null | gzip -1 | head -c {VIEW_MAX_BYTES}"
     );
     out
 }

@@ -4,12 +4,14 @@
 //! * [`collect`] says what is taken from the machines of a run.
 //! * [`arrange`] says what of a run's folder goes where, and what is left out.
 //! * [`scrub`] takes secrets out of texts.
+//! * [`retention`] says when logs go.
 //! * [`first_error`] finds the line of a console that says why a run failed.
 
 pub mod arrange;
 pub mod collect;
 pub mod first_error;
 pub mod path;
+pub mod retention;
 pub mod scrub;
 
 pub use first_error::{Finder, FirstError};

@@ -8,6 +8,7 @@
 
 mod page;
 mod reader;
+mod retention;
 mod store;
 
 pub(crate) use page::{Listing, PAGE_LINES, folder_page, lines_page};

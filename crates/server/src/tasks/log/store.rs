@@ -1,16 +1,20 @@
 //! What the executor and the API hold of the archive.
 
 use super::page::{self, Facts};
+use super::retention::keep_swept;
+use crate::auth::now;
 use crate::config::{LogsConfig, LogsStore};
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use toci_core::log::{Finder, FirstError, LogPath};
 use toci_core::pipeline::{RunResult, RunWish};
 use toci_edge::archive::{Archive, ArchiveError, FolderArchive, Found, Pack, Stage, pack};
 use toci_edge::node::console::{LINE_MAX_BYTES, Mask};
+use toci_store::{Store, StoreError};
 use tokio::sync::Semaphore;
 
 /// Runs that are packed at the same time: it is work for the processor.
@@ -33,6 +37,18 @@ pub enum LogError {
         #[source]
         source: ArchiveError,
     },
+    /// What is in the archive cannot be remembered or looked up.
+    #[error("remember the logs of runs")]
+    Remember(#[from] StoreError),
+    /// Expired logs cannot be removed.
+    #[error("remove logs at {at}")]
+    Remove {
+        /// Where.
+        at: String,
+        /// Why not.
+        #[source]
+        source: ArchiveError,
+    },
     /// Logs cannot be read.
     #[error("read logs at {at}")]
     Read {
@@ -51,7 +67,9 @@ impl LogError {
         match self {
             LogError::Open(source)
             | LogError::Keep { source, .. }
+            | LogError::Remove { source, .. }
             | LogError::Read { source, .. } => source.is_full(),
+            LogError::Remember(error) => matches!(error, StoreError::DiskFull { .. }),
         }
     }
 }
@@ -84,25 +102,38 @@ pub struct LogStore {
     inner: Arc<Inner>,
 }
 
+/// The archive for as long as others hold it.
+pub(super) struct WeakLogStore(Weak<Inner>);
+
+impl WeakLogStore {
+    pub(super) fn upgrade(&self) -> Option<LogStore> {
+        self.0.upgrade().map(|inner| LogStore { inner })
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     archive: Archive,
     url: String,
     public: bool,
+    keep: Option<Duration>,
+    store: Store,
     packing: Semaphore,
 }
 
 impl LogStore {
-    /// Opens the archive.
-    pub async fn open(config: &LogsConfig) -> Result<LogStore, LogError> {
+    /// Opens the archive; what has expired in it is removed from now on.
+    pub async fn open(config: &LogsConfig, store: Store) -> Result<LogStore, LogError> {
         let archive = match &config.store {
             LogsStore::Folder(root) => {
                 Archive::Folder(FolderArchive::open(root).map_err(LogError::Open)?)
             }
         };
-        let (url, public) = (config.url.clone(), config.public);
+        let (url, public, keep) = (config.url.clone(), config.public, config.keep);
         let packing = Semaphore::new(PACKING_MAX);
-        Ok(LogStore { inner: Arc::new(Inner { archive, url, public, packing }) })
+        let inner = Arc::new(Inner { archive, url, public, keep, store, packing });
+        tokio::spawn(keep_swept(WeakLogStore(Arc::downgrade(&inner))));
+        Ok(LogStore { inner })
     }
 
     /// Where the logs of a run will be found.
@@ -132,9 +163,23 @@ impl LogStore {
             at: at.clone(),
         };
         let (stage, first_error) = packed(stage, work).await.map_err(keep)?;
+        self.inner.store.keep_log(wish.run, at.as_str(), now()).await?;
         self.inner.archive.commit(stage, &at).await.map_err(keep)?;
         let first_error = first_error.map(|found| found.text).unwrap_or_default();
         Ok(Archived { url: self.url(wish), first_error })
+    }
+
+    pub(super) fn keep(&self) -> Option<Duration> {
+        self.inner.keep
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(super) async fn remove(&self, at: &LogPath) -> Result<(), LogError> {
+        let removed = self.inner.archive.remove(at).await;
+        removed.map_err(|source| LogError::Remove { at: at.to_string(), source })
     }
 
     /// What lies at a place of the archive; none: nothing.

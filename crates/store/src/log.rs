@@ -1,0 +1,69 @@
+//! Which logs are in the archive, and since when.
+
+use crate::db::{Store, read_db, write_db};
+use crate::error::StoreError;
+use sqlx::FromRow;
+use toci_core::id::RunId;
+use toci_core::time::Time;
+
+const KEEP: &str = "INSERT INTO log (run, path, kept_us) VALUES ($1, $2, $3) \
+     ON CONFLICT (run) DO UPDATE SET path = excluded.path, kept_us = excluded.kept_us";
+// Logs that lie where newer ones are put now are gone with that.
+const REPLACE: &str = "DELETE FROM log WHERE path = $1 AND run <> $2";
+const EXPIRED: &str =
+    "SELECT run, path, kept_us FROM log WHERE kept_us < $1 ORDER BY kept_us, run LIMIT $2";
+const FORGET: &str = "DELETE FROM log WHERE run = $1 AND kept_us = $2";
+
+pub(crate) const STATEMENTS: &[&str] = &[KEEP, REPLACE, EXPIRED, FORGET];
+
+/// The logs of a run in the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRow {
+    /// Which run, 32 hex digits.
+    pub run: String,
+    /// Where in the archive.
+    pub path: String,
+    /// Since when.
+    pub kept: Time,
+}
+
+#[derive(FromRow)]
+struct Row {
+    run: String,
+    path: String,
+    kept_us: i64,
+}
+
+impl Store {
+    /// Remembers that the logs of a run lie there, and that nothing else does any more.
+    pub async fn keep_log(&self, run: RunId, path: &str, now: Time) -> Result<(), StoreError> {
+        let (run, path) = (run.to_string(), path.to_owned());
+        let outcome = write_db!(self, p => {
+            let replaced = sqlx::query(REPLACE).bind(path.clone()).bind(run.clone()).execute(p).await;
+            match replaced {
+                Ok(_) => sqlx::query(KEEP).bind(run).bind(path).bind(now.0).execute(p).await.map(drop),
+                Err(error) => Err(error),
+            }
+        })
+        .map_err(|source| StoreError::Write { what: "logs of a run", source });
+        self.written(outcome)
+    }
+
+    /// Logs that are kept since before a moment, the oldest first.
+    pub async fn expired_logs(&self, before: Time, max: u32) -> Result<Vec<LogRow>, StoreError> {
+        let rows: Vec<Row> = read_db!(self, p => sqlx::query_as(EXPIRED)
+            .bind(before.0).bind(i64::from(max)).fetch_all(p).await)
+        .map_err(|source| StoreError::Read { what: "expired logs", source })?;
+        let row = |r: Row| LogRow { run: r.run, path: r.path, kept: Time(r.kept_us) };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// Forgets logs that were removed, unless they were archived again meanwhile.
+    pub async fn forget_log(&self, row: &LogRow) -> Result<(), StoreError> {
+        let (run, kept) = (row.run.clone(), row.kept.0);
+        let outcome = write_db!(self, p => sqlx::query(FORGET)
+            .bind(run).bind(kept).execute(p).await.map(drop))
+        .map_err(|source| StoreError::Write { what: "logs of a run", source });
+        self.written(outcome)
+    }
+}
