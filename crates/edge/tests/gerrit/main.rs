@@ -48,7 +48,7 @@ async fn a_real_gerrit() {
     let gerrit = Gerrit::start();
     gerrit.project("openstack/tripleo-ci");
     gerrit.project("openstack/nova");
-    let source = Arc::new(GerritSource::new(gerrit.config()));
+    let source = Arc::new(gerrit.by_ssh(&gerrit.site().join("known_hosts"), None));
     let mut ear = Ear::listen(source.clone(), Cursors::new());
     ear.until("the link", |h| matches!(h, Heard::Link(Ok(())))).await;
     let (nova, clone) = (gerrit.clone("openstack/nova"), gerrit.clone("openstack/tripleo-ci"));
@@ -62,11 +62,15 @@ async fn a_real_gerrit() {
     let second = gerrit.push(&clone, &second, "");
     let mut world = World { gerrit, source, clone, first, second, other };
     events_come(&world, &mut ear).await;
-    changes_are_shown(&world).await;
+    changes_are_shown(&world, &world.source).await;
+    changes_are_shown(&world, &world.gerrit.by_rest()).await;
     repositories_are_fetched(&world).await;
-    refusals_are_told_from_outages(&world).await;
+    refusals_are_told_from_outages(&world, &world.source).await;
+    refusals_are_told_from_outages(&world, &world.gerrit.by_rest()).await;
+    an_unknown_host_key_is_not_trusted(&world).await;
     messages_arrive_as_they_are(&world, &mut ear).await;
     changes_merge(&world, &mut ear).await;
+    all_goes_over_rest(&world).await;
     nothing_is_missed_while_nobody_listens(&world, ear).await;
     it_comes_back_after_an_outage(&mut world).await;
 }
@@ -92,8 +96,8 @@ async fn events_come(world: &World, ear: &mut Ear) {
     assert_eq!(event.comment, "Patch Set 1: Code-Review+1\n\nrecheck");
 }
 
-async fn changes_are_shown(world: &World) {
-    let first = world.change(world.first).await;
+async fn changes_are_shown(world: &World, source: &GerritSource) {
+    let first = source.change(world.first, None).await.unwrap().unwrap();
     assert_eq!((first.state, first.current), (ChangeState::Open, true));
     assert_eq!(
         (first.topic.as_str(), first.hashtags.as_slice()),
@@ -102,33 +106,32 @@ async fn changes_are_shown(world: &World) {
     assert_eq!((first.change_id.as_str(), first.title.as_str()), (FIRST, "First"));
     assert_eq!(first.files.as_ref().unwrap().len(), 1);
     assert!(first.needs.is_empty());
-    let second = world.change(world.second).await;
+    let second = source.change(world.second, None).await.unwrap().unwrap();
     assert_eq!(first.needed_by, std::slice::from_ref(&second.key));
-    let other = world.change(world.other).await;
+    let other = source.change(world.other, None).await.unwrap().unwrap();
     assert_eq!(second.needs, [first.key.clone(), other.key.clone()], "parents, then footers");
     assert_eq!(other.needed_by, std::slice::from_ref(&second.key));
     assert_eq!(other.approvals.len(), 1);
-    let old = world.source.change(world.second, Some("1")).await.unwrap().unwrap();
+    let old = source.change(world.second, Some("1")).await.unwrap().unwrap();
     assert!(!old.current && old.revision != second.revision);
-    assert_eq!(world.source.change(world.second, Some("7")).await.unwrap(), None);
-    assert_eq!(world.source.change(999, None).await.unwrap(), None);
-    let open = world.source.open_changes(&World::project()).await.unwrap();
+    assert_eq!(source.change(world.second, Some("7")).await.unwrap(), None);
+    assert_eq!(source.change(999, None).await.unwrap(), None);
+    let open = source.open_changes(&World::project()).await.unwrap();
     let mut numbers: Vec<u64> = open.iter().map(|c| c.key.number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [world.first, world.second]);
     for footer in [OTHER, other.url.as_str()] {
-        assert_eq!(world.source.find(footer).await.unwrap().len(), 1, "{footer}");
+        assert_eq!(source.find(footer).await.unwrap().len(), 1, "{footer}");
     }
     for footer in ["https://github.com/a/b/pull/1", "I9999", "nonsense \" OR status:open"] {
-        assert!(world.source.find(footer).await.unwrap().is_empty(), "{footer}");
+        assert!(source.find(footer).await.unwrap().is_empty(), "{footer}");
     }
 }
 
 async fn repositories_are_fetched(world: &World) {
     let change = world.change(world.second).await;
-    let mut config = world.gerrit.config();
-    config.http = Some(world.gerrit.http());
-    let over_http = GerritSource::new(config);
+    let known_hosts = world.gerrit.site().join("known_hosts");
+    let over_http = world.gerrit.by_ssh(&known_hosts, Some(world.gerrit.http()));
     for (way, remote) in [("ssh", world.source.remote()), ("http", over_http.remote())] {
         assert!(remote.prefix.starts_with(way), "{remote:?}");
         let remotes = BTreeMap::from([(world.source.name().clone(), remote)]);
@@ -139,28 +142,28 @@ async fn repositories_are_fetched(world: &World) {
     }
 }
 
-async fn refusals_are_told_from_outages(world: &World) {
+async fn refusals_are_told_from_outages(world: &World, source: &GerritSource) {
     let change = world.change(world.first).await;
     for (votes, merge, expected) in [
-        (vec![("verified", 5)], false, ""),
         (vec![("nonsense", 1)], false, ""),
         (vec![("--submit", 1)], false, "no label"),
         (vec![("verified", 2)], true, "Workflow"),
     ] {
-        match world.source.report(&report(&change, "", &votes, merge)).await {
+        match source.report(&report(&change, "", &votes, merge)).await {
             Err(SourceError::Refused { why, .. }) if !expected.is_empty() => {
                 assert!(why.contains(expected), "{votes:?}: {why}");
             }
-            // Gerrit takes a vote out of range as the nearest one, and passes over a label that it does not know.
+            // Gerrit passes over a label that it does not know.
             Ok(false) if expected.is_empty() => {}
             other => panic!("{votes:?}: {other:?}"),
         }
     }
+}
+
+async fn an_unknown_host_key_is_not_trusted(world: &World) {
     let known_hosts = world.gerrit.folder.path().join("others");
     std::fs::write(&known_hosts, "").unwrap();
-    let mut config = world.gerrit.config();
-    config.ssh.known_hosts = known_hosts;
-    match GerritSource::new(config).change(world.first, None).await {
+    match world.gerrit.by_ssh(&known_hosts, None).change(world.first, None).await {
         Err(SourceError::Unreachable { why, .. }) => {
             assert!(why.contains("Host key verification failed"), "{why}");
         }
@@ -193,6 +196,32 @@ async fn changes_merge(world: &World, ear: &mut Ear) {
     assert_eq!(merged.state, ChangeState::Merged);
     let second = world.change(world.second).await;
     assert!(second.needs.contains(&change.key));
+}
+
+/// The second transport: votes, comments, a merge, and events without a stream.
+async fn all_goes_over_rest(world: &World) {
+    let source = Arc::new(world.gerrit.by_rest());
+    let mut ear = Ear::listen(source.clone(), Cursors::new());
+    ear.until("the link", |h| matches!(h, Heard::Link(Ok(())))).await;
+    let nova = world.gerrit.folder.path().join("openstack-nova");
+    let message = "By REST\n\nChange-Id: I5555555555555555555555555555555555555555";
+    let number = world.gerrit.push(&nova, message, "");
+    ear.event(EventKind::PatchsetCreated, number).await;
+    let parent = source.change(world.other, None).await.unwrap().unwrap();
+    let change = source.change(number, None).await.unwrap().unwrap();
+    assert_eq!(change.needs, std::slice::from_ref(&parent.key));
+    assert!(parent.needed_by.contains(&change.key));
+    world.approve(&parent.key);
+    world.approve(&change.key);
+    let event = ear.event(EventKind::CommentAdded, number).await;
+    let given = [("code-review".to_owned(), 2), ("workflow".to_owned(), 1)];
+    assert_eq!(event.approvals, given);
+    let told = source.report(&report(&parent, NASTY, &[("verified", 2)], true)).await;
+    assert_eq!(told, Ok(true));
+    ear.event(EventKind::ChangeMerged, world.other).await;
+    let comment = ear.seen.iter().find(|e| e.comment.contains("reboot")).unwrap();
+    assert_eq!(comment.comment, format!("Patch Set 1: Verified+2\n\n{}", NASTY.trim()));
+    ear.close().await;
 }
 
 async fn nothing_is_missed_while_nobody_listens(world: &World, ear: Ear) {

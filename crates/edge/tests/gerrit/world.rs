@@ -7,8 +7,8 @@ use std::time::Duration;
 use toci_core::event::{Change, EventKind, SourceName, TriggerEvent};
 use toci_core::layout::GerritVote;
 use toci_core::pipeline::ReportAction;
-use toci_edge::http::{Secret, Url};
-use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSource, GerritSsh};
+use toci_edge::http::{Http, Secret, Trust, Url};
+use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSource, GerritSsh, Transport};
 use toci_edge::source::{Cursors, Heard, Source as _, SourceReport};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -28,6 +28,11 @@ pub(crate) fn run(command: &mut Command) -> String {
         "{command:?}: {complaint}\n(curl, maven, openjdk-17-jdk-headless: `cargo xtask install`)"
     );
     String::from_utf8_lossy(&output.stdout).trim().to_owned() + complaint.trim()
+}
+
+fn source(transport: Transport) -> GerritSource {
+    let name = SourceName::new("gerrit").unwrap();
+    GerritSource::new(GerritConfig { name, transport, votes_as_flags: false })
 }
 
 fn free_port() -> u16 {
@@ -78,22 +83,22 @@ impl Gerrit {
         run(Command::new(script()).arg("project").arg(self.site()).arg(name));
     }
 
-    pub(crate) fn config(&self) -> GerritConfig {
-        let site = self.site();
+    pub(crate) fn by_ssh(&self, known_hosts: &Path, http: Option<GerritHttp>) -> GerritSource {
         let ssh = format!("jenkins@127.0.0.1:{}", self.ssh);
-        GerritConfig {
-            name: SourceName::new("gerrit").unwrap(),
-            ssh: GerritSsh::parse(&ssh, site.join("key_jenkins"), site.join("known_hosts"))
-                .unwrap(),
-            http: None,
-            votes_as_flags: false,
-        }
+        let key = self.site().join("key_jenkins");
+        let ssh = GerritSsh::parse(&ssh, key, known_hosts.to_owned()).unwrap();
+        source(Transport::Ssh(ssh, http))
+    }
+
+    pub(crate) fn by_rest(&self) -> GerritSource {
+        source(Transport::Rest(self.http(), Duration::from_secs(1)))
     }
 
     pub(crate) fn http(&self) -> GerritHttp {
         let password = Secret::from_file(&self.site().join("password_jenkins")).unwrap();
         GerritHttp {
             url: Url::parse(&format!("http://127.0.0.1:{}", self.http)).unwrap(),
+            client: Http::new(&Trust::System).unwrap(),
             credentials: Some(("jenkins".to_owned(), password)),
         }
     }

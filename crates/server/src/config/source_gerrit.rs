@@ -2,48 +2,96 @@
 
 use serde::Deserialize;
 use std::path::PathBuf;
-use toci_edge::http::{Secret, Url};
-use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSsh};
+use std::time::Duration;
+use toci_edge::http::{Http, Secret, Trust, Url};
+use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSsh, Transport};
+
+/// How often a Gerrit is looked at that cannot stream.
+const LOOK_EVERY_S: u64 = 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GerritFile {
     name: String,
-    ssh: String,
-    ssh_key_file: PathBuf,
-    known_hosts_file: PathBuf,
+    #[serde(default)]
+    transport: Word,
+    ssh: Option<String>,
+    ssh_key_file: Option<PathBuf>,
+    known_hosts_file: Option<PathBuf>,
     http: Option<String>,
     http_user: Option<String>,
     http_password_file: Option<PathBuf>,
+    http_ca_file: Option<PathBuf>,
+    look_every_s: Option<u64>,
     #[serde(default)]
     votes_as_flags: bool,
 }
 
-pub(super) fn filled_in(file: GerritFile) -> Result<GerritConfig, String> {
-    let name = super::gate::source_name(file.name)?;
-    let wrong = |why: String| format!("source {name}: {why}");
-    let ssh = GerritSsh::parse(&file.ssh, file.ssh_key_file, file.known_hosts_file);
-    let ssh = ssh.map_err(|why| wrong(format!("ssh: {why}")))?;
-    let credentials = match (file.http_user, file.http_password_file) {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    #[default]
+    Ssh,
+    Rest,
+}
+
+pub(super) fn filled_in(mut file: GerritFile) -> Result<GerritConfig, String> {
+    let name = super::gate::source_name(std::mem::take(&mut file.name))?;
+    let votes_as_flags = file.votes_as_flags;
+    let transport = transport(file).map_err(|why| format!("source {name}: {why}"))?;
+    Ok(GerritConfig { name, transport, votes_as_flags })
+}
+
+fn transport(file: GerritFile) -> Result<Transport, String> {
+    let credentials = match (&file.http_user, &file.http_password_file) {
         (Some(user), Some(path)) => {
-            Some((user, Secret::from_file(&path).map_err(|e| wrong(e.to_string()))?))
+            Some((user.clone(), Secret::from_file(path).map_err(|e| e.to_string())?))
         }
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
-            return Err(wrong("give both http_user and http_password_file, or neither".into()));
+            return Err("give both http_user and http_password_file, or neither".to_owned());
         }
     };
-    let http = match file.http {
+    let http = match &file.http {
         Some(url) => {
-            let url = Url::parse(&url).map_err(|e| wrong(format!("http: {e}")))?;
-            Some(GerritHttp { url, credentials })
+            let url = Url::parse(url).map_err(|e| format!("http: {e}"))?;
+            let trust = file.http_ca_file.map_or(Trust::System, Trust::File);
+            let client = Http::new(&trust).map_err(|e| format!("http_ca_file: {e}"))?;
+            Some(GerritHttp { url, client, credentials })
         }
         None if credentials.is_some() => {
-            return Err(wrong("http_user is of no use without `http`".into()));
+            return Err("http_user is of no use without `http`".to_owned());
         }
         None => None,
     };
-    Ok(GerritConfig { ssh, http, votes_as_flags: file.votes_as_flags, name })
+    match file.transport {
+        Word::Rest => {
+            let http = http.ok_or("transport = \"rest\" needs `http`")?;
+            if http.credentials.is_none() {
+                return Err("transport = \"rest\" needs http_user and http_password_file: \
+                            nobody may vote without"
+                    .to_owned());
+            }
+            let every = file.look_every_s.unwrap_or(LOOK_EVERY_S);
+            if every == 0 {
+                return Err("look_every_s is 0: use at least 1".to_owned());
+            }
+            Ok(Transport::Rest(http, Duration::from_secs(every)))
+        }
+        Word::Ssh if file.look_every_s.is_some() => {
+            Err("look_every_s is for transport = \"rest\": over SSH Gerrit streams".to_owned())
+        }
+        Word::Ssh => {
+            match (file.ssh, file.ssh_key_file, file.known_hosts_file) {
+                (Some(ssh), Some(key), Some(known_hosts)) => {
+                    let ssh = GerritSsh::parse(&ssh, key, known_hosts);
+                    Ok(Transport::Ssh(ssh.map_err(|why| format!("ssh: {why}"))?, http))
+                }
+                _ => Err("give ssh, ssh_key_file and known_hosts_file, or transport = \"rest\""
+                    .to_owned()),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,8 +109,9 @@ mod tests {
     #[test]
     fn a_gerrit_is_read() {
         let config = read("").unwrap();
-        assert_eq!((config.ssh.user.as_str(), config.ssh.port), ("jenkins", 29418));
-        assert!(config.http.is_none() && !config.votes_as_flags);
+        let Transport::Ssh(ssh, http) = &config.transport else { panic!("{config:?}") };
+        assert_eq!((ssh.user.as_str(), ssh.port), ("jenkins", 29418));
+        assert!(http.is_none() && !config.votes_as_flags);
         assert_eq!(config.remote().prefix, "ssh://jenkins@review.example.org:29418/");
         let folder = tempfile::tempdir().unwrap();
         let password = folder.path().join("p");
@@ -74,12 +123,19 @@ mod tests {
         let config = read(&http).unwrap();
         assert_eq!(config.remote().prefix, "https://review.example.org/r/a/");
         assert!(!format!("{config:?}").contains("hush"));
+        let config = read(&format!("{http}transport = \"rest\"\n")).unwrap();
+        let Transport::Rest(_, every) = &config.transport else { panic!("{config:?}") };
+        assert_eq!(every.as_secs(), LOOK_EVERY_S);
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         for (more, expected) in [
             ("ssh_port = 1", "unknown field `ssh_port`"),
+            ("transport = \"rest\"", "needs `http`"),
+            ("transport = \"rest\"\nhttp = \"http://h\"", "needs http_user"),
+            ("transport = \"post\"", "unknown variant `post`"),
+            ("look_every_s = 5", "over SSH Gerrit streams"),
             ("http = \"review\"", "source gerrit: http: `review` is not an address"),
             ("http_user = \"jenkins\"", "give both http_user and http_password_file"),
             ("http_user = \"jenkins\"\nhttp_password_file = \"/nowhere/p\"", "/nowhere/p"),

@@ -1,9 +1,11 @@
 //! How a Gerrit is reached.
 
 use crate::git::Remote;
-use crate::http::{Secret, Url};
+use crate::http::{Http, Secret, Url};
 use crate::node::quoted;
 use crate::program::Call;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,13 +19,20 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(120);
 pub struct GerritConfig {
     /// What layouts call it.
     pub name: SourceName,
-    /// Its SSH side.
-    pub ssh: GerritSsh,
-    /// Its HTTP side: REST, and what fetches go to. Without one everything goes over SSH.
-    pub http: Option<GerritHttp>,
+    /// How it is talked to.
+    pub transport: Transport,
     /// For Gerrits before 2.8: votes as `--verified 2` instead of `--label Verified=+2`. A label must be known to
     /// All-Projects then.
     pub votes_as_flags: bool,
+}
+
+/// How a Gerrit is talked to.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// Over SSH; what is fetched comes over HTTP if there is a password for it.
+    Ssh(GerritSsh, Option<GerritHttp>),
+    /// Over HTTP only. Nothing streams there: it is looked at so often, and moves of branches and tags are not seen.
+    Rest(GerritHttp, Duration),
 }
 
 /// Gerrit's SSH side.
@@ -46,6 +55,8 @@ pub struct GerritSsh {
 pub struct GerritHttp {
     /// E.g. `https://review.example.org`.
     pub url: Url,
+    /// What requests are sent with.
+    pub client: Http,
     /// User and HTTP password; without them only what everybody may see is seen.
     pub credentials: Option<(String, Secret)>,
 }
@@ -126,23 +137,41 @@ impl GerritSsh {
 }
 
 impl GerritConfig {
-    /// Where its repositories are: over HTTP with a password when there is one, else over SSH.
+    /// Where its repositories are.
     #[must_use]
     pub fn remote(&self) -> Remote {
-        let Some((http, (user, password))) =
-            self.http.as_ref().and_then(|h| Some((h, h.credentials.as_ref()?)))
-        else {
-            return self.ssh.remote();
+        match &self.transport {
+            Transport::Rest(http, _) => http.remote(),
+            Transport::Ssh(_, Some(http)) if http.credentials.is_some() => http.remote(),
+            Transport::Ssh(ssh, _) => ssh.remote(),
+        }
+    }
+
+    /// Its HTTP side, if it is configured.
+    pub(super) fn http(&self) -> Option<&GerritHttp> {
+        match &self.transport {
+            Transport::Rest(http, _) => Some(http),
+            Transport::Ssh(_, http) => http.as_ref(),
+        }
+    }
+}
+
+impl GerritHttp {
+    fn remote(&self) -> Remote {
+        let base = self.url.to_string();
+        let base = base.trim_end_matches('/');
+        let Some((user, password)) = &self.credentials else {
+            let prefix = format!("{base}/");
+            return Remote { prefix, suffix: String::new(), environment: Vec::new() };
         };
-        let base = http.url.to_string();
         Remote {
-            prefix: format!("{}/a/", base.trim_end_matches('/')),
+            prefix: format!("{base}/a/"),
             suffix: String::new(),
             // In the environment, not in the arguments, which everybody on the machine can read.
             environment: [
                 ("GIT_CONFIG_COUNT", "1".to_owned()),
-                ("GIT_CONFIG_KEY_0", format!("http.{base}.extraHeader")),
-                ("GIT_CONFIG_VALUE_0", http.authorization(user, password)),
+                ("GIT_CONFIG_KEY_0", format!("http.{base}/.extraHeader")),
+                ("GIT_CONFIG_VALUE_0", authorization(user, password)),
             ]
             .map(|(k, v)| (k.to_owned(), v))
             .into(),
@@ -150,10 +179,7 @@ impl GerritConfig {
     }
 }
 
-impl GerritHttp {
-    fn authorization(&self, user: &str, password: &Secret) -> String {
-        use base64::Engine as _;
-        let pair = format!("{user}:{}", password.reveal());
-        format!("Authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-    }
+fn authorization(user: &str, password: &Secret) -> String {
+    let pair = format!("{user}:{}", password.reveal());
+    format!("Authorization: Basic {}", STANDARD.encode(pair))
 }

@@ -4,6 +4,7 @@
 //! asked for twice: at once, and when the stream has stood for [`SETTLE`]. What was told is remembered, so that it is
 //! not told again; the part of that memory that a restart needs is in the cursor.
 
+use super::config::{GerritSsh, Transport};
 use super::event::{EVENT_MAX_BYTES, Told, read};
 use super::missed::missed;
 use super::source::GerritSource;
@@ -140,12 +141,14 @@ struct Ear<'a> {
     memory: Memory,
     /// What was last said of the link, so that an hour of the same is one line.
     link: Option<Result<(), String>>,
+    /// What was last said to be left out, likewise.
+    left_out: Vec<String>,
 }
 
 /// Returns when nobody listens any more.
 pub(super) async fn listen(gerrit: &GerritSource, since: Cursors, out: mpsc::Sender<Heard>) {
     let memory = Memory::read(since.get(CURSOR), now());
-    let mut ear = Ear { gerrit, out: out.clone(), memory, link: None };
+    let mut ear = Ear { gerrit, out: out.clone(), memory, link: None, left_out: Vec::new() };
     tokio::select! {
         Gone = ear.forever() => {}
         () = out.closed() => {}
@@ -160,7 +163,11 @@ impl Ear<'_> {
         let mut pause = RETRY_FIRST;
         loop {
             let began = Instant::now();
-            let why = match self.once().await {
+            let heard = match &self.gerrit.config().transport {
+                Transport::Ssh(ssh, _) => self.once(ssh).await,
+                Transport::Rest(_, every) => self.look(*every).await,
+            };
+            let why = match heard {
                 Ok(why) => why,
                 Err(gone) => return gone,
             };
@@ -179,8 +186,8 @@ impl Ear<'_> {
     }
 
     /// One stream from its beginning to its end; says why it ended.
-    async fn once(&mut self) -> Result<String, Gone> {
-        let mut stream = match self.gerrit.config().ssh.call(&["stream-events"]).start() {
+    async fn once(&mut self, ssh: &GerritSsh) -> Result<String, Gone> {
+        let mut stream = match ssh.call(&["stream-events"]).start() {
             Ok(stream) => stream,
             Err(e) => return Ok(e.to_string()),
         };
@@ -218,6 +225,20 @@ impl Ear<'_> {
         }
     }
 
+    /// Without a stream: looks now and then; says why it could not.
+    async fn look(&mut self, every: Duration) -> Result<String, Gone> {
+        loop {
+            if let Some(why) = self.catch_up(self.memory.since()).await? {
+                return Ok(why);
+            }
+            self.say_link(Ok(())).await?;
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = self.gerrit.poked() => {}
+            }
+        }
+    }
+
     async fn hear(&mut self, line: &str) -> Result<(), Gone> {
         let now = Time(i64::try_from(now()).unwrap_or(i64::MAX).saturating_mul(1_000_000));
         match read(&self.gerrit.config().name, line, now) {
@@ -233,9 +254,12 @@ impl Ear<'_> {
             Ok(missed) => missed,
             Err(e) => return Ok(Some(e.to_string())),
         };
-        for what in missed.left_out {
-            self.say(Heard::Malformed(what)).await?;
+        for what in &missed.left_out {
+            if !self.left_out.contains(what) {
+                self.say(Heard::Malformed(what.clone())).await?;
+            }
         }
+        self.left_out = missed.left_out;
         for event in missed.events {
             self.tell(event).await?;
         }

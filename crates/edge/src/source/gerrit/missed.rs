@@ -2,7 +2,7 @@
 
 use super::event::{change_event, seconds, votes_of_text};
 use super::json::{ChangeJson, CommentJson, PatchSetJson};
-use super::source::GerritSource;
+use super::source::{GerritSource, Show};
 use crate::source::SourceError;
 use toci_core::event::{EventKind, NotAName, SourceName, TriggerEvent};
 
@@ -19,14 +19,11 @@ pub(super) struct Missed {
 
 /// Everything since then, by Gerrit's clock.
 pub(super) async fn missed(gerrit: &GerritSource, since: u64) -> Result<Missed, SourceError> {
-    let show = ["--current-patch-set", "--patch-sets", "--comments"];
     let query = format!("after:\"{}\"", calendar(since));
     let mut missed = Missed::default();
     let mut start = 0;
     loop {
-        let from = start.to_string();
-        let show = [show.as_slice(), &["--start", &from]].concat();
-        let rows = gerrit.query(if start == 0 { &show[..3] } else { &show }, &query).await?;
+        let rows = gerrit.query(Show::History, &query, start).await?;
         missed.left_out.extend(rows.malformed);
         for row in &rows.rows {
             match of_change(&gerrit.config().name, row, since) {
@@ -116,4 +113,22 @@ pub(super) fn calendar(since_epoch: u64) -> String {
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute) = (second / 3_600, second / 60 % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02} +0000", second % 60)
+}
+
+/// The other way round: `2026-11-25 22:06:44.000000000`, always UTC, as REST shows it. What is no such text is long ago.
+pub(super) fn seconds_of(text: &str) -> u64 {
+    let mut numbers = text.split(['-', ' ', ':', '.']).map(|n| n.parse::<u64>().ok());
+    let mut next = || numbers.next().flatten();
+    let read = (|| Some((next()?, next()?, next()?, next()?, next()?, next()?)))();
+    let Some((year, month, day, hour, minute, second)) = read else { return 0 };
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return 0;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).saturating_sub(719_468);
+    days * 86_400 + hour.min(23) * 3_600 + minute.min(59) * 60 + second.min(60)
 }

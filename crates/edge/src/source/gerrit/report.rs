@@ -1,5 +1,7 @@
-//! Votes, comments and merges: `gerrit review`.
+//! Votes, comments and merges: `gerrit review`, or the same over REST.
 
+use super::config::{GerritHttp, GerritSsh, Transport};
+use super::rest;
 use super::source::GerritSource;
 use crate::source::{SourceError, SourceReport};
 use toci_core::event::ChangeState;
@@ -14,19 +16,70 @@ pub(super) async fn report(
     gerrit: &GerritSource,
     report: &SourceReport,
 ) -> Result<bool, SourceError> {
-    let words = words(gerrit, report)?;
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let ended = gerrit.run(&words).await?;
-    if ended.is_well() && !report.merge {
+    let merges = merges(report);
+    let told = match &gerrit.config().transport {
+        Transport::Ssh(ssh, _) => by_ssh(gerrit, ssh, report).await?,
+        Transport::Rest(http, _) => by_rest(gerrit, http, report).await?,
+    };
+    if told.is_none() && !merges {
         return Ok(report.change.state == ChangeState::Merged);
     }
     // Gerrit votes first and submits then; what came of it is what it says now.
     let now = gerrit.bare(report.change.key.number, None).await?;
     let merged = now.is_some_and(|c| c.state == ChangeState::Merged);
-    if ended.is_well() || (report.merge && merged) {
-        return Ok(merged);
+    match told {
+        Some(why) if !(merges && merged) => Err(gerrit.refused(why)),
+        Some(_) | None => Ok(merged),
     }
-    Err(gerrit.refused(said(&ended.complaint)))
+}
+
+fn merges(report: &SourceReport) -> bool {
+    report.merge || report.votes.iter().any(|v| matches!(v, GerritVote::Flag(f) if f == "submit"))
+}
+
+/// Why it was refused, if it was.
+async fn by_ssh(
+    gerrit: &GerritSource,
+    ssh: &GerritSsh,
+    report: &SourceReport,
+) -> Result<Option<String>, SourceError> {
+    let words = words(gerrit, report)?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let ended = gerrit.run(ssh, &words).await?;
+    Ok((!ended.is_well()).then(|| said(&ended.complaint)))
+}
+
+/// Why it was refused, if it was.
+async fn by_rest(
+    gerrit: &GerritSource,
+    http: &GerritHttp,
+    report: &SourceReport,
+) -> Result<Option<String>, SourceError> {
+    let mut votes = Vec::new();
+    for vote in &report.votes {
+        match vote {
+            GerritVote::Label(label, value) => {
+                votes.push((gerrit.spelt(flag(gerrit, label)?), *value));
+            }
+            GerritVote::Flag(name) if name == "submit" => {}
+            GerritVote::Flag(name) => {
+                return Err(gerrit.refused(format!(
+                    "`{name}` is an option of Gerrit's SSH command; over REST there are labels and `submit`"
+                )));
+            }
+        }
+    }
+    let key = &report.change.key;
+    let message = message(&report.message);
+    let mut told = rest::review(http, key.number, &key.patchset, &message, &votes).await;
+    if told.is_ok() && merges(report) {
+        told = rest::submit(http, key.number).await;
+    }
+    match told {
+        Ok(()) => Ok(None),
+        Err(e) if e.may_pass() => Err(gerrit.failed(&e)),
+        Err(e) => Ok(Some(e.to_string())),
+    }
 }
 
 fn words(gerrit: &GerritSource, report: &SourceReport) -> Result<Vec<String>, SourceError> {
@@ -48,8 +101,7 @@ fn words(gerrit: &GerritSource, report: &SourceReport) -> Result<Vec<String>, So
             GerritVote::Flag(name) => words.push(format!("--{}", flag(gerrit, name)?)),
         }
     }
-    let submits = report.votes.iter().any(|v| matches!(v, GerritVote::Flag(f) if f == "submit"));
-    if report.merge || submits {
+    if merges(report) {
         words.push("--submit".to_owned());
     }
     words.push(report.change.key.short());

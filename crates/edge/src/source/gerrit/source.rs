@@ -1,35 +1,55 @@
 //! The port's methods, over SSH.
 
-use super::config::GerritConfig;
+use super::config::{GerritConfig, GerritSsh, Transport};
 use super::event::project;
 use super::footer::{Asked, asked};
 use super::json::ChangeJson;
 use super::query::{NoAnswer, Rows, change_of, read_rows};
-use super::{listen, report};
+use super::{listen, report, rest};
 use crate::git::Remote;
+use crate::http::HttpError;
 use crate::program::Ended;
 use crate::source::{
     CHANGES_MAX, Cursors, Heard, Source, SourceError, SourceReport, Work, depends_on,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
-use toci_core::event::{Change, ChangeKey, ChangeState, ProjectName, SourceName, normal_label};
+use toci_core::event::{Change, ChangeState, ProjectName, SourceName, normal_label};
 use tokio::sync::{Notify, mpsc};
 
 /// What ssh itself ends with when there is no connection (any more).
 const SSH_BROKEN: i32 = 255;
 /// What Gerrit ends a command with when it failed, and not the one who gave it.
 const GERRIT_BROKEN: i32 = 128;
-/// Everything about a change that anybody here wants to know.
-const WHOLE: [&str; 7] = [
-    "--current-patch-set",
-    "--patch-sets",
-    "--dependencies",
-    "--files",
-    "--commit-message",
-    "--submit-records",
-    "--all-approvals",
-];
+
+/// What a query shows of each change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Show {
+    /// Everything that anybody here wants to know.
+    Whole,
+    /// The message of the current patchset.
+    Message,
+    /// Patchsets and comments.
+    History,
+}
+
+impl Show {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Show::Whole => &[
+                "--current-patch-set",
+                "--patch-sets",
+                "--dependencies",
+                "--files",
+                "--commit-message",
+                "--submit-records",
+                "--all-approvals",
+            ],
+            Show::Message => &["--current-patch-set", "--commit-message"],
+            Show::History => &["--current-patch-set", "--patch-sets", "--comments"],
+        }
+    }
+}
 
 /// A Gerrit.
 #[derive(Debug)]
@@ -107,14 +127,16 @@ impl GerritSource {
     fn addresses(&self) -> Vec<String> {
         let learnt = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<String> = learnt.iter().cloned().collect();
-        all.extend(self.config.http.as_ref().map(|h| h.url.to_string()));
-        all.push(self.config.ssh.host.clone());
+        all.extend(self.config.http().map(|h| h.url.to_string()));
+        if let Transport::Ssh(ssh, _) = &self.config.transport {
+            all.push(ssh.host.clone());
+        }
         all
     }
 
     /// A command of Gerrit that ended by itself; how, is the caller's to judge.
-    pub(super) async fn run(&self, words: &[&str]) -> Result<Ended, SourceError> {
-        let ended = self.config.ssh.call(words).run(b"").await;
+    pub(super) async fn run(&self, ssh: &GerritSsh, words: &[&str]) -> Result<Ended, SourceError> {
+        let ended = ssh.call(words).run(b"").await;
         let ended = ended.map_err(|e| self.unreachable(e.to_string()))?;
         match ended.code {
             Some(SSH_BROKEN | GERRIT_BROKEN) | None => Err(self.unreachable(&ended.complaint)),
@@ -122,24 +144,58 @@ impl GerritSource {
         }
     }
 
-    /// A query with what it shall show.
-    pub(super) async fn query(&self, show: &[&str], query: &str) -> Result<Rows, SourceError> {
-        let mut words = vec!["query", "--format", "JSON"];
-        words.extend(show);
-        words.extend(["--", query]);
-        let ended = self.run(&words).await?;
-        if !ended.is_well() {
-            return Err(self.refused(&ended.complaint));
+    /// What is wrong with a request: of the world, or of what was asked.
+    pub(super) fn failed(&self, error: &HttpError) -> SourceError {
+        let mut why = error.to_string();
+        if let Some(cause) = std::error::Error::source(error) {
+            why.push_str(&format!(": {cause}"));
         }
-        let rows = read_rows(&ended.text()).map_err(|e| match e {
-            NoAnswer::Refused(why) => self.refused(format!("query `{query}`: {why}")),
-            NoAnswer::Cut => self.unreachable(format!("query `{query}`: the answer was cut")),
-        })?;
+        if error.may_pass() { self.unreachable(why) } else { self.refused(why) }
+    }
+
+    /// A query, from its `start`th row on.
+    pub(super) async fn query(
+        &self,
+        show: Show,
+        query: &str,
+        start: usize,
+    ) -> Result<Rows, SourceError> {
+        let rows = match &self.config.transport {
+            Transport::Ssh(ssh, _) => self.query_by_ssh(ssh, show, query, start).await?,
+            Transport::Rest(http, _) => {
+                rest::query(http, show, query, start).await.map_err(|e| self.failed(&e))?
+            }
+        };
         for line in &rows.malformed {
             tracing::warn!(source = %self.config.name, line, "a line of an answer is no change");
         }
         self.learn(&rows.rows);
         Ok(rows)
+    }
+
+    async fn query_by_ssh(
+        &self,
+        ssh: &GerritSsh,
+        show: Show,
+        query: &str,
+        start: usize,
+    ) -> Result<Rows, SourceError> {
+        let mut words = vec!["query", "--format", "JSON"];
+        words.extend(show.options());
+        let start = start.to_string();
+        // Gerrits before 2.10 do not know the option.
+        if start != "0" {
+            words.extend(["--start", &start]);
+        }
+        words.extend(["--", query]);
+        let ended = self.run(ssh, &words).await?;
+        if !ended.is_well() {
+            return Err(self.refused(&ended.complaint));
+        }
+        read_rows(&ended.text()).map_err(|e| match e {
+            NoAnswer::Refused(why) => self.refused(format!("query `{query}`: {why}")),
+            NoAnswer::Cut => self.unreachable(format!("query `{query}`: the answer was cut")),
+        })
     }
 
     fn changes_of(&self, rows: &Rows) -> Vec<Change> {
@@ -162,30 +218,18 @@ impl GerritSource {
             Some(Asked::Id(id)) => format!("change:{id}"),
             Some(Asked::Number(number)) => format!("change:{number}"),
         };
-        Ok(self.changes_of(&self.query(&WHOLE, &query).await?))
+        Ok(self.changes_of(&self.query(Show::Whole, &query, 0).await?))
     }
 
     /// Adds what the footers of its message need; of what is merged nothing.
-    async fn fill_needs(
-        &self,
-        change: &mut Change,
-        known: &mut BTreeMap<String, Vec<ChangeKey>>,
-    ) -> Result<(), SourceError> {
+    async fn fill_needs(&self, change: &mut Change) -> Result<(), SourceError> {
         if change.state == ChangeState::Merged {
             return Ok(());
         }
         for footer in depends_on(&change.message) {
-            let keys = match known.get(&footer) {
-                Some(keys) => keys.clone(),
-                None => {
-                    let found = self.resolve(&footer).await?;
-                    let open = found.into_iter().filter(|c| c.state != ChangeState::Merged);
-                    let keys: Vec<ChangeKey> = open.map(|c| c.key).collect();
-                    known.insert(footer, keys.clone());
-                    keys
-                }
-            };
-            for key in keys {
+            let found = self.resolve(&footer).await?;
+            for needed in found.into_iter().filter(|c| c.state != ChangeState::Merged) {
+                let key = needed.key;
                 if !key.same_change(&change.key) && !change.needs.contains(&key) {
                     change.needs.push(key);
                 }
@@ -206,7 +250,7 @@ impl GerritSource {
             return Ok(());
         }
         let query = format!("status:open ({})", words.join(" OR "));
-        let found = self.query(&["--current-patch-set", "--commit-message"], &query).await?;
+        let found = self.query(Show::Message, &query, 0).await?;
         let addresses = self.addresses();
         for other in self.changes_of(&found) {
             let names =
@@ -229,9 +273,13 @@ impl GerritSource {
         number: u64,
         patchset: Option<&str>,
     ) -> Result<Option<Change>, SourceError> {
-        let rows = self.query(&WHOLE, &format!("change:{number}")).await?;
-        let Some(row) = rows.rows.iter().find(|r| r.number.0 == number) else { return Ok(None) };
-        change_of(&self.config.name, row, patchset).map_err(|e| self.refused(e.to_string()))
+        let rows = self.query(Show::Whole, &format!("change:{number}"), 0).await?;
+        let found = rows.rows.into_iter().find(|r| r.number.0 == number);
+        let Some(mut row) = found else { return Ok(None) };
+        if let Transport::Rest(http, _) = &self.config.transport {
+            rest::add_related(http, &mut row).await.map_err(|e| self.failed(&e))?;
+        }
+        change_of(&self.config.name, &row, patchset).map_err(|e| self.refused(e.to_string()))
     }
 
     async fn whole(
@@ -240,24 +288,19 @@ impl GerritSource {
         patchset: Option<&str>,
     ) -> Result<Option<Change>, SourceError> {
         let Some(mut change) = self.bare(number, patchset).await? else { return Ok(None) };
-        self.fill_needs(&mut change, &mut BTreeMap::new()).await?;
+        self.fill_needs(&mut change).await?;
         self.fill_needed_by(&mut change).await?;
         Ok(Some(change))
     }
 
     async fn open(&self, name: &ProjectName) -> Result<Vec<Change>, SourceError> {
         let query = format!("status:open project:{{{name}}} limit:{CHANGES_MAX}");
-        let rows = self.query(&WHOLE, &query).await?;
+        let rows = self.query(Show::Whole, &query, 0).await?;
         if rows.more {
             let project = project(&self.config.name, name.as_str()).map(|p| p.to_string());
             tracing::warn!(?project, "more than {CHANGES_MAX} open changes; the rest is left out");
         }
-        let mut changes = self.changes_of(&rows);
-        let mut known = BTreeMap::new();
-        for change in &mut changes {
-            self.fill_needs(change, &mut known).await?;
-        }
-        Ok(changes)
+        Ok(self.changes_of(&rows))
     }
 }
 

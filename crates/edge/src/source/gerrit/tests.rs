@@ -4,7 +4,7 @@
 use super::event::{Told, read, votes_of_text};
 use super::json::ChangeJson;
 use super::listen::{CURSOR, Memory};
-use super::missed::{calendar, of_change};
+use super::missed::{calendar, of_change, seconds_of};
 use super::query::{NoAnswer, change_of, read_rows};
 use toci_core::event::{
     ChangeKey, ChangeState, EventKind, LabelStatus, RecordStatus, SourceName, TriggerEvent,
@@ -267,4 +267,10 @@ fn dates_are_spelt_for_gerrit() {
     assert_eq!(calendar(951_782_400), "2000-02-29 00:00:00 +0000");
     assert_eq!(calendar(1_795_644_443), "2026-11-25 22:07:23 +0000");
     assert_eq!(calendar(1_798_761_599), "2026-12-31 23:59:59 +0000");
+    for second in [0, 951_782_399, 951_782_400, 1_795_644_443, 1_798_761_599] {
+        assert_eq!(seconds_of(&calendar(second).replace(" +", ".")), second);
+    }
+    for rubbish in ["", "x", "2026-13-01 00:00:00", "2026-11-25", "0000-01-01 00:00:00"] {
+        assert_eq!(seconds_of(rubbish), 0, "{rubbish}");
+    }
 }
