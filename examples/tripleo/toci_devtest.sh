@@ -77,7 +77,7 @@ vlan)
 esac
 
 trap stop TERM INT HUP
-export DEVTEST_LOGS=$WORKSPACE/logs
+export DEVTEST_LOGS=${DEVTEST_LOGS:-$WORKSPACE/logs}
 "$TOCI_DEVTEST/devtest.sh" --stop-after "$last" &
 devtest=$!
 code=0
