@@ -11,7 +11,7 @@ use toci_core::id::BuildSetId;
 use toci_core::layout::{MergeMode, Precedence};
 use toci_core::pipeline::{MergeItem, MergeOutcome, MergeSubject, MergeWish};
 use toci_core::time::Time;
-use toci_edge::git::{Merger, Mirrors, Remote};
+use toci_edge::git::{Merger, Mirrors, READ_MAX_BYTES, Remote};
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
@@ -157,6 +157,21 @@ async fn a_series_over_two_projects_is_in_both_under_one_ref() {
     assert_eq!(w.show("org/two", "master", "ZA", "y"), "2");
     let MergeOutcome::Merged { files, .. } = outcome else { panic!() };
     assert_eq!(files, [(".toci.yaml".to_owned(), "jobs: []\n".to_owned())]);
+}
+
+/// What a stranger put into the file of the project's own configuration is never taken for "there is none".
+#[tokio::test]
+async fn a_configuration_that_is_too_long_or_no_text_reaches_its_reader() {
+    let w = World::new(&["p"]);
+    let long = "#".repeat(READ_MAX_BYTES + 100);
+    let first = w.change("p", "origin/master", 1, &[(".toci.yaml", &long)]);
+    let MergeOutcome::Merged { files, .. } = w.merge("ZA", &[first]).await else { panic!() };
+    assert_eq!(files[0].1.len(), READ_MAX_BYTES + 1);
+    std::fs::write(w.work("p").join(".toci.yaml"), b"jobs: \xff\xfe\n").unwrap();
+    git(&w.work("p"), &["add", "."]);
+    let second = w.change("p", "HEAD", 2, &[("x", "1")]);
+    let MergeOutcome::Merged { files, .. } = w.merge("ZB", &[second]).await else { panic!() };
+    assert_eq!(files[0].1, "jobs: \u{fffd}\u{fffd}\n");
 }
 
 #[tokio::test]

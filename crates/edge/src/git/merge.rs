@@ -12,9 +12,10 @@ use toci_core::event::{Branch, ChangeKey, ProjectKey, RefName, Revision};
 use toci_core::layout::MergeMode;
 use toci_core::pipeline::{MergeItem, MergeOutcome, MergeSubject, MergeWish};
 use toci_core::run::variables::zuul_ref;
+use toci_wire::layout::OWN_TEXT_MAX_BYTES;
 
-/// Longest file that is read for configuration, in bytes.
-pub const READ_MAX_BYTES: u64 = 1 << 20;
+/// Longest file that is read for configuration, in bytes: a project's own may be no longer.
+pub const READ_MAX_BYTES: usize = OWN_TEXT_MAX_BYTES;
 
 /// Merges series on mirrors.
 #[derive(Debug)]
@@ -266,7 +267,8 @@ impl Merger {
         Ok(())
     }
 
-    /// Files at a commit; those that are missing, too long or no text are left out.
+    /// Files at a commit; those that are missing are left out. One that is too long is as a text of that length, and
+    /// what is no text has signs for it: whoever reads it refuses it, and the change's owner is told.
     async fn read(
         &self,
         mirror: &Mirror,
@@ -289,17 +291,17 @@ impl Merger {
             let mut words =
                 listed.split(['\t', '\0']).next().unwrap_or_default().split_whitespace();
             let (_, kind, id, size) = (words.next(), words.next(), words.next(), words.next());
-            let short =
-                size.and_then(|s| s.parse::<u64>().ok()).is_some_and(|s| s <= READ_MAX_BYTES);
-            let (Some("blob"), Some(id), true) = (kind, id, short) else { continue };
+            let (Some("blob"), Some(id), Some(size)) = (kind, id, size) else { continue };
+            if !size.parse::<usize>().is_ok_and(|size| size <= READ_MAX_BYTES) {
+                files.push((path.clone(), "#".repeat(READ_MAX_BYTES + 1)));
+                continue;
+            }
             let arguments = ["cat-file", "blob", id];
             let ended = mirror.git.ask(&arguments, b"", LOCAL_LIMIT).await?;
             if !ended.is_well() {
                 return Err(mirror.git.failed(&arguments, &ended));
             }
-            if let Ok(text) = String::from_utf8(ended.output) {
-                files.push((path.clone(), text));
-            }
+            files.push((path.clone(), String::from_utf8_lossy(&ended.output).into_owned()));
         }
         Ok(files)
     }
