@@ -4,6 +4,9 @@ use super::tree::{Kind, Mark, Node};
 use core::fmt;
 use std::collections::BTreeSet;
 
+/// After so many errors no more suggestions are looked for: each takes its time, and nobody reads them all.
+const NEAREST_MAX: usize = 100;
+
 /// Something in a layout that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutError {
@@ -167,7 +170,8 @@ impl<'n> Map<'n> {
     pub(super) fn known(&self, keys: &[&str], found: &mut Findings) {
         for (key, mark, _) in self.entries {
             if !keys.contains(&key.as_str()) {
-                let expected = match nearest(key, keys) {
+                let near = (found.errors.len() < NEAREST_MAX).then(|| nearest(key, keys)).flatten();
+                let expected = match near {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("one of {}", keys.join(", ")),
                 };

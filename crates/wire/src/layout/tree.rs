@@ -177,6 +177,8 @@ impl<'t> Builder<'t> {
 
     fn map(&mut self, depth: usize) -> Result<Kind, Fault> {
         let mut entries: Vec<(String, Mark, Node)> = Vec::new();
+        // The line of each key.
+        let mut known: HashMap<String, usize> = HashMap::new();
         let mut merged: Vec<(String, Mark, Node)> = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -189,11 +191,9 @@ impl<'t> Builder<'t> {
             match key.kind {
                 Kind::Scalar { text, plain: true } if text == "<<" => merge(value, &mut merged)?,
                 Kind::Scalar { text, .. } => {
-                    if let Some((_, first, _)) = entries.iter().find(|(known, ..)| *known == text) {
-                        let what = format!(
-                            "`{text}` stands here a second time, after line {}",
-                            first.line
-                        );
+                    if let Some(first) = known.insert(text.clone(), key.mark.line) {
+                        let what =
+                            format!("`{text}` stands here a second time, after line {first}");
                         return Err((key.mark, what));
                     }
                     entries.push((text, key.mark, value));
@@ -204,7 +204,8 @@ impl<'t> Builder<'t> {
             }
         }
         for (key, mark, value) in merged {
-            if !entries.iter().any(|(known, ..)| *known == key) {
+            // The first one counts.
+            if known.insert(key.clone(), mark.line).is_none() {
                 entries.push((key, mark, value));
             }
         }
