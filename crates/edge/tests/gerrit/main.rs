@@ -48,7 +48,7 @@ async fn a_real_gerrit() {
     let gerrit = Gerrit::start();
     gerrit.project("openstack/tripleo-ci");
     gerrit.project("openstack/nova");
-    let source = Arc::new(gerrit.by_ssh(&gerrit.site().join("known_hosts"), None));
+    let source = Arc::new(GerritSource::new(gerrit.ssh_config()));
     let mut ear = Ear::listen(source.clone(), Cursors::new());
     ear.until("the link", |h| matches!(h, Heard::Link(Ok(())))).await;
     let (nova, clone) = (gerrit.clone("openstack/nova"), gerrit.clone("openstack/tripleo-ci"));

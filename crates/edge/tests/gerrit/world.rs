@@ -30,9 +30,9 @@ pub(crate) fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned() + complaint.trim()
 }
 
-fn source(transport: Transport) -> GerritSource {
+fn config(transport: Transport) -> GerritConfig {
     let name = SourceName::new("gerrit").unwrap();
-    GerritSource::new(GerritConfig { name, transport, votes_as_flags: false })
+    GerritConfig { name, transport, votes_as_flags: false }
 }
 
 fn free_port() -> u16 {
@@ -84,14 +84,22 @@ impl Gerrit {
     }
 
     pub(crate) fn by_ssh(&self, known_hosts: &Path, http: Option<GerritHttp>) -> GerritSource {
+        GerritSource::new(self.ssh_to(known_hosts, http))
+    }
+
+    pub(crate) fn ssh_config(&self) -> GerritConfig {
+        self.ssh_to(&self.site().join("known_hosts"), None)
+    }
+
+    fn ssh_to(&self, known_hosts: &Path, http: Option<GerritHttp>) -> GerritConfig {
         let ssh = format!("jenkins@127.0.0.1:{}", self.ssh);
         let key = self.site().join("key_jenkins");
         let ssh = GerritSsh::parse(&ssh, key, known_hosts.to_owned()).unwrap();
-        source(Transport::Ssh(ssh, http))
+        config(Transport::Ssh(ssh, http))
     }
 
     pub(crate) fn by_rest(&self) -> GerritSource {
-        source(Transport::Rest(self.http(), Duration::from_secs(1)))
+        GerritSource::new(config(Transport::Rest(self.http(), Duration::from_secs(1))))
     }
 
     pub(crate) fn http(&self) -> GerritHttp {
@@ -144,9 +152,8 @@ impl Gerrit {
 
     /// Commits a file and pushes it for review with Gerrit's options; the number that it got.
     pub(crate) fn push(&self, clone: &Path, message: &str, options: &str) -> u64 {
-        let file = format!("file-{}", message.len());
-        std::fs::write(clone.join(&file), message).unwrap();
-        self.git(clone, &["add", &file]);
+        std::fs::write(clone.join("file"), message).unwrap();
+        self.git(clone, &["add", "file"]);
         self.git(clone, &["commit", "-q", "-m", message]);
         self.push_head(clone, options)
     }
