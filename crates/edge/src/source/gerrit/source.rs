@@ -295,7 +295,12 @@ impl GerritSource {
 
     async fn open(&self, name: &ProjectName) -> Result<Vec<Change>, SourceError> {
         let query = format!("status:open project:{{{name}}} limit:{CHANGES_MAX}");
-        let rows = self.query(Show::Whole, &query, 0).await?;
+        let mut rows = self.query(Show::Whole, &query, 0).await?;
+        while rows.more && rows.rows.len() < CHANGES_MAX {
+            let next = self.query(Show::Whole, &query, rows.rows.len()).await?;
+            rows.more = next.more && !next.rows.is_empty();
+            rows.rows.extend(next.rows);
+        }
         if rows.more {
             let project = project(&self.config.name, name.as_str()).map(|p| p.to_string());
             tracing::warn!(?project, "more than {CHANGES_MAX} open changes; the rest is left out");
