@@ -13,6 +13,7 @@ mod db;
 mod error;
 mod history;
 mod lease;
+mod node;
 mod pipeline;
 mod row;
 mod token;
@@ -21,6 +22,7 @@ pub use db::Store;
 pub use error::StoreError;
 pub use history::LeaseFilter;
 pub use lease::{Batch, ClockMark, Credential};
+pub use node::NodeBatch;
 pub use pipeline::{GateBatch, Heard};
 pub use token::{Enrolment, TokenRow};
 
@@ -31,6 +33,7 @@ pub fn statements() -> Vec<String> {
         .iter()
         .chain(token::STATEMENTS)
         .chain(history::STATEMENTS)
+        .chain(node::STATEMENTS)
         .chain(pipeline::STATEMENTS);
     fixed.map(|s| (*s).to_owned()).chain(row::statements()).collect()
 }

@@ -18,7 +18,7 @@ const READ_CURSORS: &str = "SELECT source, name, body FROM source_cursor ORDER B
 const REMOVE_ITEM: &str = "DELETE FROM gate_item WHERE id = $1";
 const REMOVE_REPORT: &str = "DELETE FROM gate_report WHERE id = $1";
 /// Locks the row as well, so that a commit of the new writer waits for this one or is seen by it.
-const STILL_WRITER: &str = "UPDATE writer SET epoch = epoch WHERE id = 1 AND epoch = $1";
+pub(crate) const STILL_WRITER: &str = "UPDATE writer SET epoch = epoch WHERE id = 1 AND epoch = $1";
 
 pub(crate) const STATEMENTS: &[&str] =
     &[READ_ITEMS, READ_REPORTS, READ_STATE, READ_CURSORS, REMOVE_ITEM, REMOVE_REPORT, STILL_WRITER];

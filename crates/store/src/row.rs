@@ -102,6 +102,25 @@ table!(
 );
 table!(CREDENTIAL, "credential", 2, ["lease", "testenv", "generation", "te_json"]);
 table!(HOLD_BUDGET, "hold_budget", 1, ["project", "used_us", "at_us"]);
+table!(
+    NODE,
+    "node",
+    1,
+    [
+        "id",
+        "name",
+        "label",
+        "provider",
+        "state",
+        "run",
+        "since_us",
+        "machine",
+        "job",
+        "hold_until_us",
+        "hold_reason",
+        "reason",
+    ]
+);
 
 table!(GATE_ITEM, "gate_item", 1, ["id", "body"]);
 table!(GATE_REPORT, "gate_report", 1, ["id", "body"]);
@@ -114,6 +133,7 @@ static ALL: &[&Table] = &[
     &LEASE,
     &CREDENTIAL,
     &HOLD_BUDGET,
+    &NODE,
     &GATE_ITEM,
     &GATE_REPORT,
     &GATE_STATE,

@@ -6,13 +6,17 @@ mod postgres;
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::event::{ProjectKey, RefUpdate, Revision, SourceName};
-use toci_core::id::{Generation, HostId, Label, LeaseId, Project, ShapeName, TeId};
+use toci_core::id::{
+    Generation, HostId, Label, LeaseId, NodeId, Project, ProviderName, RunId, ShapeName, TeId,
+};
 use toci_core::layout::PipelineName;
 use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
+use toci_core::node::{Hold, Node, NodeState};
 use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, Subject};
 use toci_core::time::Time;
 use toci_store::{
-    Batch, ClockMark, Credential, Enrolment, GateBatch, LeaseFilter, Store, StoreError, TokenRow,
+    Batch, ClockMark, Credential, Enrolment, GateBatch, LeaseFilter, NodeBatch, Store, StoreError,
+    TokenRow,
 };
 
 fn lease(id: u64, state: LeaseState) -> Lease {
@@ -77,6 +81,7 @@ async fn contract(url: &str) {
     if !url.contains(":memory:") {
         a_batch_is_all_or_nothing(&store, url).await;
     }
+    nodes(&store, url).await;
     history(&store).await;
     a_gate_reads_back(&store).await;
     tokens(&store).await;
@@ -95,6 +100,8 @@ async fn contract(url: &str) {
     let err = store.commit(&Batch::default()).await.unwrap_err();
     assert!(matches!(err, StoreError::TakenOver), "{err:?}");
     let err = store.commit_gate(&GateBatch::default()).await.unwrap_err();
+    assert!(matches!(err, StoreError::TakenOver), "{err:?}");
+    let err = store.commit_nodes(&NodeBatch::default()).await.unwrap_err();
     assert!(matches!(err, StoreError::TakenOver), "{err:?}");
     newer.commit(&Batch::default()).await.unwrap();
     newer.commit_gate(&GateBatch::default()).await.unwrap();
@@ -229,6 +236,57 @@ async fn a_batch_is_all_or_nothing(store: &Store, url: &str) {
     directly(url, "ALTER TABLE lost RENAME TO hold_budget").await;
     assert_eq!(store.read_book(10).await.unwrap(), before);
     store.commit(&Batch::default()).await.unwrap();
+}
+
+fn node(id: u64, state: NodeState) -> Node {
+    Node {
+        id: NodeId(id),
+        name: format!("devtest-rack1-{id}"),
+        label: Label::new("devtest").unwrap(),
+        provider: ProviderName::new("rack1").unwrap(),
+        state,
+        since: Time(3),
+        machine: r#"{"address":"192.0.2.1"}"#.into(),
+        job: "check-it's".into(),
+        hold: None,
+        reason: "why".into(),
+    }
+}
+
+async fn nodes(store: &Store, url: &str) {
+    assert_eq!(store.read_nodes().await.unwrap(), toci_core::node::Rows::default());
+    let run = RunId(0xfeed);
+    let states = [
+        NodeState::Building,
+        NodeState::Testing,
+        NodeState::Ready,
+        NodeState::Handing(run),
+        NodeState::InUse(run),
+        NodeState::Held,
+        NodeState::Deleting,
+    ];
+    let mut all: Vec<Node> = (1..).zip(states).map(|(id, state)| node(id, state)).collect();
+    all[5].hold = Some(Hold { until: Time(99), reason: "look".into() });
+    let batch = NodeBatch { nodes: all.clone(), gone: Vec::new(), last_node: 9 };
+    store.commit_nodes(&batch).await.unwrap();
+    let read = store.read_nodes().await.unwrap();
+    assert_eq!((read.last_node, &read.nodes), (9, &all));
+    // Rows are replaced and removed; the number never goes back.
+    all[0].state = NodeState::Testing;
+    let gone = vec![all.pop().unwrap().id];
+    let batch = NodeBatch { nodes: vec![all[0].clone()], gone, last_node: 3 };
+    store.commit_nodes(&batch).await.unwrap();
+    let read = store.read_nodes().await.unwrap();
+    assert_eq!((read.last_node, &read.nodes), (9, &all));
+    if !url.contains(":memory:") {
+        // All or nothing: the upserts come last, into a table that is not there.
+        directly(url, "ALTER TABLE node RENAME TO lost").await;
+        let batch = NodeBatch { nodes: vec![node(50, NodeState::Ready)], last_node: 50, ..batch };
+        let err = store.commit_nodes(&batch).await.unwrap_err();
+        assert!(matches!(err, StoreError::Write { .. }), "{err:?}");
+        directly(url, "ALTER TABLE lost RENAME TO node").await;
+        assert_eq!(store.read_nodes().await.unwrap(), read);
+    }
 }
 
 async fn history(store: &Store) {
