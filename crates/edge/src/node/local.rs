@@ -144,6 +144,14 @@ impl LocalNode {
         matches!(self.group.child.try_wait(), Ok(None))
     }
 
+    /// Ends it and returns when its processes are gone.
+    pub async fn end(mut self) {
+        drop(self.group.child.stdin.take());
+        self.group.signal(nix::sys::signal::Signal::SIGKILL);
+        // Killed for certain: this takes as long as the kernel needs.
+        let _ = tokio::time::timeout(START_LIMIT, self.group.child.wait()).await;
+    }
+
     async fn connect(&mut self, number: u16, link: Link) -> Result<(), LocalError> {
         let (outer, inner) = (format!("tocin{number}"), format!("tocin{number}i"));
         // Left over from a process that was killed.

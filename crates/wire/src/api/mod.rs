@@ -7,6 +7,7 @@ mod error;
 mod host_link;
 mod lease;
 mod pipeline;
+mod node;
 mod stream;
 mod testenv;
 mod token;
@@ -24,6 +25,7 @@ pub use pipeline::{
     EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote,
     ReferenceOrder,
 };
+pub use node::{Node, NodeHold, NodeState, Provider};
 pub use stream::{
     EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
     EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES, STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
