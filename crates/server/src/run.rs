@@ -3,13 +3,14 @@
 use crate::api::{Api, Relay, router};
 use crate::auth::{Auth, TokenError};
 use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
-use crate::config::ServerConfig;
+use crate::config::{GearmanConfig, NodeConfig, ServerConfig};
 use crate::gate::{GateParts, GateStartError};
 use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
 use crate::metrics::Metrics;
 use crate::tasks::lease::{BookError, LeaseBook};
 use crate::tasks::log::{LogError, LogStore};
+use crate::tasks::node::NodePool;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -138,12 +139,8 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
     let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
 
     let logs = LogStore::open(&config.logs).await?;
-
-    let mut options = config.gearman.options;
-    options.acl = config.gearman.acl.as_deref().map(broker::read_acl_file).transpose()?;
-    options.settings.pid = std::process::id();
-    options.settings.first_job = broker::first_job(SystemTime::now());
-    let broker = broker::start(options)?;
+    let nodes = start_nodes(config.nodes, &store).await?;
+    let broker = start_broker(config.gearman)?;
 
     let gate = match config.gate {
         Some(gate) => match GateParts::start(store.clone(), gate).await {
@@ -166,6 +163,7 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         broker: broker.handle(),
         gate: gate.clone(),
         logs,
+        nodes,
         stopping: watched.clone(),
     });
     let listeners = match Listeners::bind(&config.api).await {
@@ -201,6 +199,24 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         lockenv,
         broker: Some(broker),
     })
+}
+
+async fn start_nodes(
+    config: Option<NodeConfig>,
+    store: &Store,
+) -> Result<Option<NodePool>, StoreError> {
+    match config {
+        Some(config) => Ok(Some(NodePool::start(store.clone(), config.parts()).await?)),
+        None => Ok(None),
+    }
+}
+
+fn start_broker(config: GearmanConfig) -> Result<BrokerServer, ServerError> {
+    let mut options = config.options;
+    options.acl = config.acl.as_deref().map(broker::read_acl_file).transpose()?;
+    options.settings.pid = std::process::id();
+    options.settings.first_job = broker::first_job(SystemTime::now());
+    Ok(broker::start(options)?)
 }
 
 impl Running {

@@ -4,7 +4,9 @@
 //! | kind | what a node is |
 //! |---|---|
 //! | [`local`] | a sandbox of processes on this machine |
+//! | [`fixed`], `static` in settings | an existing machine, cleaned after each use |
 
+pub mod fixed;
 pub mod local;
 
 use crate::node::Session;

@@ -8,6 +8,7 @@ mod leases;
 mod link;
 mod logs;
 mod machines;
+mod nodes;
 mod openapi;
 mod pipelines;
 mod relay;

@@ -6,8 +6,8 @@
 mod error;
 mod host_link;
 mod lease;
-mod pipeline;
 mod node;
+mod pipeline;
 mod stream;
 mod testenv;
 mod token;
@@ -21,11 +21,11 @@ pub use host_link::{
 pub use lease::{
     Extend, Hold, Lease, LeaseRequest, LeaseState, LeaseTestenv, LeasedTe, Release, Revoke, Waiting,
 };
+pub use node::{Node, NodeHold, NodeState, Provider};
 pub use pipeline::{
     EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote,
     ReferenceOrder,
 };
-pub use node::{Node, NodeHold, NodeState, Provider};
 pub use stream::{
     EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
     EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES, STREAM_KEEPALIVE_S, STREAM_SILENCE_S,

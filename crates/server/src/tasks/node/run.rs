@@ -20,6 +20,7 @@ use tokio::time::Instant;
 const TICK: Duration = Duration::from_secs(1);
 
 pub(super) type Taken = oneshot::Sender<Result<Vec<NodeHandle>, NodeError>>;
+pub(super) type Applied = oneshot::Sender<Result<(), NodeError>>;
 pub(super) type Look = Box<dyn FnOnce(&State) + Send>;
 
 pub(super) enum Command {
@@ -28,7 +29,7 @@ pub(super) enum Command {
     /// Something happened; nobody waits for an answer.
     Tell(Event),
     /// Somebody wants something; answered once it is on disk.
-    Apply { event: Event, reply: oneshot::Sender<Result<(), NodeError>> },
+    Apply { event: Event, reply: Applied },
     /// Looks at the pool as it is on disk.
     Look(Look),
 }
@@ -53,7 +54,7 @@ pub(super) struct State {
 /// What a round has to answer.
 #[derive(Default)]
 struct Replies {
-    applied: Vec<(oneshot::Sender<Result<(), NodeError>>, Result<(), Refused>)>,
+    applied: Vec<(Applied, Result<(), Refused>)>,
     refused: Vec<(Taken, NodeError)>,
     looks: Vec<Look>,
 }

@@ -1,5 +1,7 @@
 //! The task with real sandboxes.
 
+mod fixed;
+
 use super::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
