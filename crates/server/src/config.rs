@@ -2,11 +2,13 @@
 
 mod gate;
 mod log;
+mod run;
 mod source_gerrit;
 mod tell;
 
 pub use gate::{GateConfig, MergerConfig, SourceConfig};
 pub use log::{LogsConfig, LogsStore};
+pub use run::{RunConfig, SecretConfig};
 
 use crate::broker::{
     self, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, Keepalive, StatsdTarget, TlsFiles,
@@ -71,6 +73,8 @@ pub struct ServerConfig {
     pub smtp: SmtpConfig,
     /// How reports go out by webhook.
     pub webhook: WebhookConfig,
+    /// The run stage.
+    pub run: RunConfig,
 }
 
 /// Settings of the API.
@@ -142,6 +146,8 @@ struct File {
     logs: log::LogsFile,
     smtp: tell::SmtpFile,
     webhook: tell::WebhookFile,
+    run: run::RunFile,
+    secret: Vec<run::SecretFile>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -269,8 +275,21 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
     let around = log::Surroundings { state: &state, listen: &api.listen, tls: api.tls.is_some() };
     let logs = log::filled_in(file.logs, &around).map_err(&bad)?;
     let smtp = tell::smtp(file.smtp).map_err(&bad)?;
-    let webhook = tell::webhook(file.webhook).map_err(bad)?;
-    Ok(ServerConfig { state, database, api, gearman, lease, lockenv, gate, logs, smtp, webhook })
+    let webhook = tell::webhook(file.webhook).map_err(&bad)?;
+    let run = run::filled_in(&state, &around.base_url(), file.run, file.secret).map_err(bad)?;
+    Ok(ServerConfig {
+        state,
+        database,
+        api,
+        gearman,
+        lease,
+        lockenv,
+        gate,
+        logs,
+        smtp,
+        webhook,
+        run,
+    })
 }
 
 fn lockenv(file: &LockenvFile) -> LockenvOptions {

@@ -15,7 +15,7 @@ pub mod tasks;
 
 pub use config::{
     ApiConfig, ConfigError, GateConfig, GearmanConfig, LogsConfig, LogsStore, MergerConfig,
-    Overrides, ServerConfig, SourceConfig, TlsPair,
+    Overrides, RunConfig, SecretConfig, ServerConfig, SourceConfig, TlsPair,
 };
 pub use gate::{GateParts, GateStartError};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};

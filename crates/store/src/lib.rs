@@ -15,6 +15,7 @@ mod history;
 mod lease;
 mod pipeline;
 mod row;
+mod run;
 mod token;
 
 pub use db::Store;
@@ -31,6 +32,8 @@ pub fn statements() -> Vec<String> {
         .iter()
         .chain(token::STATEMENTS)
         .chain(history::STATEMENTS)
-        .chain(pipeline::STATEMENTS);
+        .chain(pipeline::STATEMENTS)
+        .chain(run::STATEMENTS)
+        .chain(&[row::STILL_WRITER]);
     fixed.map(|s| (*s).to_owned()).chain(row::statements()).collect()
 }

@@ -5,11 +5,13 @@ mod postgres;
 
 use std::sync::Arc;
 use std::time::Duration;
-use toci_core::event::{ProjectKey, RefUpdate, Revision, SourceName};
-use toci_core::id::{Generation, HostId, Label, LeaseId, Project, ShapeName, TeId};
-use toci_core::layout::PipelineName;
+use toci_core::event::{ProjectKey, ProjectName, RefUpdate, Revision, SourceName};
+use toci_core::id::{Generation, HostId, ItemId, Label, LeaseId, Project, RunId, ShapeName, TeId};
+use toci_core::layout::{JobName, PipelineName};
 use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
-use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, Subject};
+use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, RunResult, Subject};
+use toci_core::run::record::{Record, RunNode, SshWay};
+use toci_core::run::steps::State;
 use toci_core::time::Time;
 use toci_store::{
     Batch, ClockMark, Credential, Enrolment, GateBatch, LeaseFilter, Store, StoreError, TokenRow,
@@ -79,6 +81,7 @@ async fn contract(url: &str) {
     }
     history(&store).await;
     a_gate_reads_back(&store).await;
+    runs_read_back(&store).await;
     tokens(&store).await;
     enrolment(&store).await;
     let again = Store::open(url).await;
@@ -96,9 +99,65 @@ async fn contract(url: &str) {
     assert!(matches!(err, StoreError::TakenOver), "{err:?}");
     let err = store.commit_gate(&GateBatch::default()).await.unwrap_err();
     assert!(matches!(err, StoreError::TakenOver), "{err:?}");
+    let err = store.put_run(&run(9, 1, State::WaitingNode)).await.unwrap_err();
+    assert!(matches!(err, StoreError::TakenOver), "{err:?}");
     newer.commit(&Batch::default()).await.unwrap();
     newer.commit_gate(&GateBatch::default()).await.unwrap();
     newer.close().await;
+}
+
+fn run(id: u128, queued: i64, state: State) -> Record {
+    Record {
+        run: RunId(id),
+        item: ItemId(1),
+        job: JobName("it's a job".into()),
+        voting: true,
+        attempt: 2,
+        pipeline: PipelineName("gate".into()),
+        project: Some(ProjectName::new("org/p").unwrap()),
+        branch: None,
+        subject: "1,2".into(),
+        state,
+        waits_for: String::new(),
+        queued: Time(queued),
+        started: None,
+        ended: None,
+        nodes: vec![RunNode {
+            name: "n1".into(),
+            label: Label::new("small").unwrap(),
+            provider: "static".into(),
+            way: Some(SshWay {
+                target: "u@h".into(),
+                port: 22,
+                key: "/k".into(),
+                known_hosts: "/h".into(),
+            }),
+        }],
+        lease: Some(LeaseId(7)),
+        url: String::new(),
+        note: "“quoted”".into(),
+    }
+}
+
+async fn runs_read_back(store: &Store) {
+    let over = |id, queued| run(id, queued, State::Over(RunResult::TimedOut));
+    for record in [over(1, 10), over(2, 20), run(3, 30, State::WaitingNode), over(4, 40)] {
+        store.put_run(&record).await.unwrap();
+    }
+    store.put_run(&run(3, 30, State::Preparing { since: Time(31) })).await.unwrap();
+    assert_eq!(store.run(RunId(2)).await.unwrap(), Some(over(2, 20)));
+    assert_eq!(store.run(RunId(99)).await.unwrap(), None);
+    let live = store.live_runs().await.unwrap();
+    assert_eq!(live, [run(3, 30, State::Preparing { since: Time(31) })]);
+    assert_eq!(store.ended_runs(2).await.unwrap(), [over(4, 40), over(2, 20)]);
+    assert_eq!(store.prune_runs(2).await.unwrap(), 1);
+    assert_eq!(store.ended_runs(9).await.unwrap(), [over(4, 40), over(2, 20)]);
+    assert_eq!(store.live_runs().await.unwrap().len(), 1, "what is live is not pruned");
+    for id in [3, 4] {
+        store.forget_run(RunId(id)).await.unwrap();
+    }
+    assert!(store.live_runs().await.unwrap().is_empty());
+    assert!(store.run(RunId(4)).await.unwrap().is_some(), "it is over");
 }
 
 /// A gate with an item that entered by a ref update, whose start is told.

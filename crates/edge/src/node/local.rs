@@ -20,7 +20,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// One `ip` command.
 const IP_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the first process does: fresh folders, its own /proc, then it waits for the end.
+/// What the first process does: fresh folders, its own /proc, then it waits for the end. It does not care for its
+/// children, so the kernel clears orphans away when they end (that it can be told so is why it is bash: dash cannot).
 const INIT: &str = r#"
 set -e
 mount -t proc proc /proc
@@ -32,6 +33,7 @@ mkdir -p /opt/stack/new /home/toci
 hostname "$1" 2>/dev/null || true
 ip link set lo up
 echo ready
+trap '' CHLD
 exec cat >/dev/null
 "#;
 
@@ -101,7 +103,7 @@ impl LocalNode {
                 "--kill-child",
                 "--propagation",
                 "private",
-                "sh",
+                "bash",
                 "-c",
                 INIT,
                 "init",

@@ -5,3 +5,4 @@ pub mod lease;
 pub mod log;
 pub mod pipeline;
 pub(crate) mod report;
+pub mod run;
