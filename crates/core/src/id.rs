@@ -91,6 +91,11 @@ name_id!(
     Project
 );
 
+name_id!(
+    /// Where nodes come from, e.g. `local` or `rack1`.
+    ProviderName
+);
+
 impl TeId {
     /// The id of TE number `n` on `host`.
     pub fn of(host: &HostId, n: u32) -> Result<TeId, BadName> {
@@ -98,38 +103,53 @@ impl TeId {
     }
 }
 
-/// A lease, printed `L<number>`. Numbers are given in order and never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseId(pub u64);
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident, $letter:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
 
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("L{}", self.0))
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&format!(concat!($letter, "{}"), self.0))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadName;
+            fn from_str(s: &str) -> Result<Self, BadName> {
+                s.strip_prefix($letter)
+                    .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))
+                    .and_then(|d| d.parse().ok())
+                    .map($name)
+                    .ok_or_else(|| BadName(s.chars().take(80).collect()))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
 }
 
-impl FromStr for LeaseId {
-    type Err = BadName;
-    fn from_str(s: &str) -> Result<Self, BadName> {
-        s.strip_prefix('L')
-            .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))
-            .and_then(|d| d.parse().ok())
-            .map(LeaseId)
-            .ok_or_else(|| BadName(s.chars().take(80).collect()))
-    }
-}
-
-impl Serialize for LeaseId {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for LeaseId {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+number_id!(
+    /// A lease, printed `L<number>`. Numbers are given in order and never reused.
+    LeaseId,
+    'L'
+);
+number_id!(
+    /// A node, printed `N<number>`. Numbers are given in order and never reused, as nodes are not.
+    NodeId,
+    'N'
+);
 
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {

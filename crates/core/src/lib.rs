@@ -12,6 +12,7 @@ pub mod id;
 pub mod layout;
 pub mod lease;
 pub mod log;
+pub mod node;
 pub mod pipeline;
 pub mod refused;
 pub mod run;

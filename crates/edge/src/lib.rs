@@ -9,5 +9,6 @@ pub mod git;
 pub mod http;
 pub mod node;
 pub mod program;
+pub mod provider;
 pub mod source;
 pub mod tell;

@@ -125,3 +125,25 @@ async fn everything_ends_with_the_node() {
         }
     }
 }
+
+#[tokio::test]
+async fn orphans_are_cleared_away() {
+    let node = node().await;
+    let session = node.session();
+    let text = "for n in 1 2 3; do (setsid true &); done; until ! pgrep -x true; do sleep 0.01; done; ps -e | grep -c defunct";
+    let ended = session.try_run("leave orphans", text, b"", LIMIT).await.unwrap();
+    assert_eq!(ended.text().lines().last(), Some("0"), "{}", ended.text());
+}
+
+#[tokio::test]
+async fn all_that_runs_can_be_ended_and_the_node_stays() {
+    let mut node = node().await;
+    let session = node.session();
+    let bomb = "ulimit -u 300; f() { f | f & }; (f) >/dev/null 2>&1 </dev/null & setsid sleep 1000 >/dev/null 2>&1 </dev/null &";
+    session.run("fork for ever", bomb, b"", LIMIT).await.unwrap();
+    session.end_all("ZUUL_UUID=x").await.unwrap();
+    let count = "ls -d /proc/[0-9]* | wc -l";
+    let left = session.run("count", count, b"", LIMIT).await.unwrap().text();
+    assert!(left.trim().parse::<u32>().unwrap() < 10, "{left}");
+    assert!(node.is_alive());
+}

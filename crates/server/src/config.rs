@@ -2,11 +2,15 @@
 
 mod gate;
 mod log;
+mod node;
+mod run;
 mod source_gerrit;
 mod tell;
 
 pub use gate::{GateConfig, MergerConfig, SourceConfig};
 pub use log::{LogsConfig, LogsStore};
+pub use node::{NodeConfig, ProviderKind};
+pub use run::{RunConfig, SecretConfig};
 
 use crate::broker::{
     self, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, Keepalive, StatsdTarget, TlsFiles,
@@ -67,10 +71,14 @@ pub struct ServerConfig {
     pub gate: Option<GateConfig>,
     /// The log archive.
     pub logs: LogsConfig,
+    /// Nodes; none: there are no labels.
+    pub nodes: Option<NodeConfig>,
     /// How reports go out by mail.
     pub smtp: SmtpConfig,
     /// How reports go out by webhook.
     pub webhook: WebhookConfig,
+    /// The run stage.
+    pub run: RunConfig,
 }
 
 /// Settings of the API.
@@ -140,8 +148,13 @@ struct File {
     source: Vec<gate::SourceFile>,
     merger: gate::MergerFile,
     logs: log::LogsFile,
+    nodes: node::NodesFile,
+    label: Vec<node::LabelFile>,
+    provider: Vec<node::ProviderFile>,
     smtp: tell::SmtpFile,
     webhook: tell::WebhookFile,
+    run: run::RunFile,
+    secret: Vec<run::SecretFile>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -268,9 +281,24 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
     let lockenv = file.lockenv.enabled.unwrap_or(true).then(|| lockenv(&file.lockenv));
     let around = log::Surroundings { state: &state, listen: &api.listen, tls: api.tls.is_some() };
     let logs = log::filled_in(file.logs, &around).map_err(&bad)?;
+    let nodes = node::filled_in(&file.nodes, file.label, file.provider).map_err(&bad)?;
     let smtp = tell::smtp(file.smtp).map_err(&bad)?;
-    let webhook = tell::webhook(file.webhook).map_err(bad)?;
-    Ok(ServerConfig { state, database, api, gearman, lease, lockenv, gate, logs, smtp, webhook })
+    let webhook = tell::webhook(file.webhook).map_err(&bad)?;
+    let run = run::filled_in(&state, &around.base_url(), file.run, file.secret).map_err(bad)?;
+    Ok(ServerConfig {
+        state,
+        database,
+        api,
+        gearman,
+        lease,
+        lockenv,
+        gate,
+        logs,
+        nodes,
+        smtp,
+        webhook,
+        run,
+    })
 }
 
 fn lockenv(file: &LockenvFile) -> LockenvOptions {

@@ -1,21 +1,35 @@
 //! The stages of the gate, put together: sources, mirrors, the pipeline task and those that carry out what it wants.
 
-use crate::config::{GateConfig, SourceConfig};
+mod runs;
+
+use crate::config::{GateConfig, RunConfig, SourceConfig};
 use crate::tasks::event::{self, Sources};
+use crate::tasks::lease::LeaseBook;
+use crate::tasks::log::LogStore;
+use crate::tasks::node::NodePool;
 use crate::tasks::pipeline::{GateError, GateHandle, merge};
-use crate::tasks::report;
+use crate::tasks::report::{self, Tellers};
+use crate::tasks::run::{Parts as RunParts, RunDesk};
+use runs::PooledNodes;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use toci_core::layout::Layout;
 use toci_core::pipeline::{Input, Policy};
 use toci_edge::git::{Merger, Mirrors, Remotes};
+use toci_edge::http::{Http, HttpError, Trust};
 use toci_edge::source::Source;
 use toci_edge::source::gerrit::GerritSource;
 use toci_edge::source::git::GitSource;
+use toci_edge::tell::smtp::SmtpConfig;
+use toci_edge::tell::webhook::WebhookConfig;
 use toci_store::{Store, StoreError};
 use toci_wire::layout::{OWN_FILE, read_own};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+/// News of runs that wait for the gate at most; beyond that the runs wait.
+const NEWS_MAX: usize = 256;
 /// Largest layout, in bytes.
 const LAYOUT_MAX_BYTES: u64 = 4 << 20;
 
@@ -37,6 +51,9 @@ pub enum GateStartError {
     /// The store.
     #[error("read the gate")]
     Store(#[from] StoreError),
+    /// The certificates of this machine, for web hooks.
+    #[error("make an HTTP client")]
+    Http(#[from] HttpError),
     /// The gate did not take it.
     #[error("change the layout")]
     Gate(#[from] GateError),
@@ -51,58 +68,70 @@ pub struct GateParts {
     pub sources: Sources,
     /// The merger's repositories.
     pub mirrors: Arc<Mirrors>,
+    /// The runs.
+    pub runs: RunDesk,
     /// What it was started with.
     pub config: GateConfig,
     _tasks: JoinSet<()>,
 }
 
+/// The stages that the gate's runs use.
+#[derive(Debug)]
+pub struct Neighbours {
+    /// Test environments.
+    pub book: LeaseBook,
+    /// Longest lease.
+    pub lease_max: Duration,
+    /// Nodes, if there are any.
+    pub nodes: Option<NodePool>,
+    /// Where logs go.
+    pub logs: LogStore,
+    /// Settings of runs.
+    pub run: RunConfig,
+    /// Mail.
+    pub smtp: SmtpConfig,
+    /// Web hooks.
+    pub webhook: WebhookConfig,
+}
+
 impl GateParts {
     /// Starts everything. The store's book must be claimed.
-    pub async fn start(store: Store, config: GateConfig) -> Result<GateParts, GateStartError> {
+    pub async fn start(
+        store: Store,
+        config: GateConfig,
+        neighbours: Neighbours,
+    ) -> Result<GateParts, GateStartError> {
         let layout = read_layout(&config)?;
-        let remotes: Remotes = config
-            .sources
-            .iter()
-            .map(|source| match source {
-                SourceConfig::Git(git) => (git.name.clone(), git.remote()),
-                SourceConfig::Gerrit(gerrit) => (gerrit.name.clone(), gerrit.remote()),
-            })
-            .collect();
-        let mirrors = Arc::new(Mirrors::new(&config.merger.folder, remotes));
-        let all: Vec<Arc<dyn Source>> = config
-            .sources
-            .iter()
-            .map(|source| -> Arc<dyn Source> {
-                match source {
-                    SourceConfig::Git(git) => {
-                        Arc::new(GitSource::new(git.clone(), Arc::clone(&mirrors)))
-                    }
-                    SourceConfig::Gerrit(gerrit) => Arc::new(GerritSource::new(gerrit.clone())),
-                }
-            })
-            .collect();
-        let sources = Sources::new(all);
+        let mirrors = Arc::new(Mirrors::new(&config.merger.folder, remotes(&config.sources)));
+        let sources = sources(&config.sources, &mirrors);
         let mut heard = store.read_cursors().await?;
         let policy = Policy {
             status_url: config.status_url.clone(),
             files: vec![OWN_FILE.to_owned()],
             read: read_own,
+            job_names: true,
             ..Policy::default()
         };
-        let gate = GateHandle::start(store, Arc::new(layout), policy).await?;
+        let gate = GateHandle::start(store.clone(), Arc::new(layout), policy).await?;
         let (name, email) = &config.merger.identity;
         let merger = Arc::new(Merger::new(Arc::clone(&mirrors), name, email));
         let mut tasks = JoinSet::new();
+        let tellers = Tellers {
+            smtp: neighbours.smtp.clone(),
+            webhook: neighbours.webhook.clone(),
+            http: Http::new(&Trust::System)?,
+        };
+        let runs = start_runs(store, &config, neighbours, &mirrors, &gate, &mut tasks).await?;
         tasks.spawn(merge::run(gate.clone(), merger));
         tasks.spawn(merge::sweep(gate.clone(), Arc::clone(&mirrors)));
-        tasks.spawn(report::run(gate.clone(), sources.clone()));
+        tasks.spawn(report::run(gate.clone(), sources.clone(), tellers));
         tasks.spawn(event::run_timers(gate.clone()));
         tasks.spawn(event::follow_merges(gate.clone(), sources.clone()));
         for source in sources.iter() {
             let since = heard.remove(source.name()).unwrap_or_default();
             tasks.spawn(event::follow(gate.clone(), sources.clone(), Arc::clone(source), since));
         }
-        Ok(GateParts { gate, sources, mirrors, config, _tasks: tasks })
+        Ok(GateParts { gate, sources, mirrors, runs, config, _tasks: tasks })
     }
 
     /// Reads the layout anew. Queues are kept; a layout that is wrong changes nothing.
@@ -112,6 +141,59 @@ impl GateParts {
         tracing::info!("the layout is read anew");
         Ok(())
     }
+}
+
+fn remotes(configs: &[SourceConfig]) -> Remotes {
+    let remote = |source: &SourceConfig| match source {
+        SourceConfig::Git(git) => (git.name.clone(), git.remote()),
+        SourceConfig::Gerrit(gerrit) => (gerrit.name.clone(), gerrit.remote()),
+    };
+    configs.iter().map(remote).collect()
+}
+
+fn sources(configs: &[SourceConfig], mirrors: &Arc<Mirrors>) -> Sources {
+    let source = |source: &SourceConfig| -> Arc<dyn Source> {
+        match source {
+            SourceConfig::Git(git) => Arc::new(GitSource::new(git.clone(), Arc::clone(mirrors))),
+            SourceConfig::Gerrit(gerrit) => Arc::new(GerritSource::new(gerrit.clone())),
+        }
+    };
+    Sources::new(configs.iter().map(source).collect())
+}
+
+/// The run stage, whose news go to the gate.
+async fn start_runs(
+    store: Store,
+    config: &GateConfig,
+    neighbours: Neighbours,
+    mirrors: &Arc<Mirrors>,
+    gate: &GateHandle,
+    tasks: &mut JoinSet<()>,
+) -> Result<RunDesk, StoreError> {
+    let (news, mut heard) = mpsc::channel(NEWS_MAX);
+    // Where people reach the API, the mirrors are too.
+    let merger_url = config.merger.url.clone();
+    let merger_url = merger_url.unwrap_or_else(|| format!("{}/p", neighbours.run.url));
+    let parts = RunParts {
+        store,
+        book: neighbours.book,
+        lease_max: neighbours.lease_max,
+        mirrors: Arc::clone(mirrors),
+        merger_url,
+        nodes: Arc::new(PooledNodes(neighbours.nodes)),
+        archive: Arc::new(neighbours.logs),
+        config: neighbours.run,
+    };
+    let runs = RunDesk::start(parts, gate.wanted(), news).await?;
+    let gate = gate.clone();
+    tasks.spawn(async move {
+        while let Some(input) = heard.recv().await {
+            if gate.deliver(input, None).await.is_none() {
+                return;
+            }
+        }
+    });
+    Ok(runs)
 }
 
 fn read_layout(config: &GateConfig) -> Result<Layout, GateStartError> {

@@ -15,8 +15,9 @@ pub mod tasks;
 
 pub use config::{
     ApiConfig, ConfigError, GateConfig, GearmanConfig, LogsConfig, LogsStore, MergerConfig,
-    Overrides, ServerConfig, SourceConfig, TlsPair,
+    NodeConfig, Overrides, ProviderKind, RunConfig, SecretConfig, ServerConfig, SourceConfig,
+    TlsPair,
 };
-pub use gate::{GateParts, GateStartError};
+pub use gate::{GateParts, GateStartError, Neighbours};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};
 pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};

@@ -1,15 +1,16 @@
 //! The whole server: store, lease book, broker, API; from start to stop.
 
-use crate::api::{Api, Relay, router};
+use crate::api::{Api, router};
 use crate::auth::{Auth, TokenError};
 use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
-use crate::config::ServerConfig;
-use crate::gate::{GateParts, GateStartError};
+use crate::config::{ApiConfig, GateConfig, GearmanConfig, NodeConfig, ServerConfig};
+use crate::gate::{GateParts, GateStartError, Neighbours};
 use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
 use crate::metrics::Metrics;
 use crate::tasks::lease::{BookError, LeaseBook};
 use crate::tasks::log::{LogError, LogStore};
+use crate::tasks::node::NodePool;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -136,63 +137,58 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
     let admin_token_file = config.state.join("admin.token");
     auth.ensure_admin(&admin_token_file).await?;
     let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
-
     let logs = LogStore::open(&config.logs, store.clone()).await?;
-
-    let mut options = config.gearman.options;
-    options.acl = config.gearman.acl.as_deref().map(broker::read_acl_file).transpose()?;
-    options.settings.pid = std::process::id();
-    options.settings.first_job = broker::first_job(SystemTime::now());
-    let broker = broker::start(options)?;
-
-    let gate = match config.gate {
-        Some(gate) => match GateParts::start(store.clone(), gate).await {
-            Ok(gate) => Some(Arc::new(gate)),
-            Err(error) => {
-                stop_broker(broker).await?;
-                return Err(error.into());
-            }
-        },
-        None => None,
+    let nodes = start_nodes(config.nodes, &store).await?;
+    let broker = start_broker(config.gearman)?;
+    let lease_max = config.lease.lease_max;
+    let neighbours = Neighbours {
+        book: book.clone(),
+        lease_max,
+        nodes: nodes.clone(),
+        logs: logs.clone(),
+        run: config.run,
+        smtp: config.smtp,
+        webhook: config.webhook,
+    };
+    let opened = open(config.gate, &config.api, neighbours, &store).await;
+    let (gate, listeners) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            stop_broker(broker).await?;
+            return Err(error);
+        }
     };
     let (stopping, watched) = watch::channel(false);
-    let metrics = Arc::new(Metrics::default());
+    let metrics: Arc<Metrics> = Arc::default();
     let api = Arc::new(Api {
         book: book.clone(),
         store: store.clone(),
         auth,
-        relay: Arc::new(Relay::default()),
+        relay: Arc::default(),
         metrics: metrics.clone(),
         broker: broker.handle(),
         gate: gate.clone(),
         logs,
+        nodes,
         stopping: watched.clone(),
     });
-    let listeners = match Listeners::bind(&config.api).await {
-        Ok(listeners) => listeners,
-        Err(error) => {
-            stop_broker(broker).await?;
-            return Err(error.into());
-        }
-    };
-    let (addresses, socket) = (listeners.addresses.clone(), listeners.socket.clone());
-    let gearman = broker.addresses().to_vec();
+    let (api_addresses, socket) = (listeners.addresses.clone(), listeners.socket.clone());
     let lockenv = config.lockenv.map(|options| {
         let lockenv = Lockenv {
             book: book.clone(),
             broker: broker.handle(),
             metrics,
             options,
-            lease_max: config.lease.lease_max,
+            lease_max,
             stopping: watched.clone(),
         };
         tokio::spawn(lockenv.run())
     });
     let http = tokio::spawn(listeners.serve(api.clone(), router(api), watched, SHUTDOWN_LIMIT));
     Ok(Running {
-        api: addresses,
+        api: api_addresses,
         socket,
-        gearman,
+        gearman: broker.addresses().to_vec(),
         admin_token_file,
         book,
         store,
@@ -201,6 +197,38 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         lockenv,
         broker: Some(broker),
     })
+}
+
+async fn start_nodes(
+    config: Option<NodeConfig>,
+    store: &Store,
+) -> Result<Option<NodePool>, StoreError> {
+    match config {
+        Some(config) => Ok(Some(NodePool::start(store.clone(), config.parts()).await?)),
+        None => Ok(None),
+    }
+}
+
+fn start_broker(config: GearmanConfig) -> Result<BrokerServer, ServerError> {
+    let mut options = config.options;
+    options.acl = config.acl.as_deref().map(broker::read_acl_file).transpose()?;
+    options.settings.pid = std::process::id();
+    options.settings.first_job = broker::first_job(SystemTime::now());
+    Ok(broker::start(options)?)
+}
+
+/// The gate, if there is one, and then the way in.
+async fn open(
+    gate: Option<GateConfig>,
+    api: &ApiConfig,
+    neighbours: Neighbours,
+    store: &Store,
+) -> Result<(Option<Arc<GateParts>>, Listeners), ServerError> {
+    let gate = match gate {
+        Some(gate) => Some(Arc::new(GateParts::start(store.clone(), gate, neighbours).await?)),
+        None => None,
+    };
+    Ok((gate, Listeners::bind(api).await?))
 }
 
 impl Running {

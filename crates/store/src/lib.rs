@@ -14,8 +14,10 @@ mod error;
 mod history;
 mod lease;
 mod log;
+mod node;
 mod pipeline;
 mod row;
+mod run;
 mod token;
 
 pub use db::Store;
@@ -23,6 +25,7 @@ pub use error::StoreError;
 pub use history::LeaseFilter;
 pub use lease::{Batch, ClockMark, Credential};
 pub use log::LogRow;
+pub use node::NodeBatch;
 pub use pipeline::{GateBatch, Heard};
 pub use token::{Enrolment, TokenRow};
 
@@ -33,7 +36,10 @@ pub fn statements() -> Vec<String> {
         .iter()
         .chain(token::STATEMENTS)
         .chain(history::STATEMENTS)
+        .chain(node::STATEMENTS)
         .chain(pipeline::STATEMENTS)
-        .chain(log::STATEMENTS);
+        .chain(log::STATEMENTS)
+        .chain(run::STATEMENTS)
+        .chain(&[row::STILL_WRITER]);
     fixed.map(|s| (*s).to_owned()).chain(row::statements()).collect()
 }

@@ -17,11 +17,9 @@ const READ_STATE: &str = "SELECT body FROM gate_state WHERE id = 1";
 const READ_CURSORS: &str = "SELECT source, name, body FROM source_cursor ORDER BY source, name";
 const REMOVE_ITEM: &str = "DELETE FROM gate_item WHERE id = $1";
 const REMOVE_REPORT: &str = "DELETE FROM gate_report WHERE id = $1";
-/// Locks the row as well, so that a commit of the new writer waits for this one or is seen by it.
-const STILL_WRITER: &str = "UPDATE writer SET epoch = epoch WHERE id = 1 AND epoch = $1";
 
 pub(crate) const STATEMENTS: &[&str] =
-    &[READ_ITEMS, READ_REPORTS, READ_STATE, READ_CURSORS, REMOVE_ITEM, REMOVE_REPORT, STILL_WRITER];
+    &[READ_ITEMS, READ_REPORTS, READ_STATE, READ_CURSORS, REMOVE_ITEM, REMOVE_REPORT];
 
 /// All rows that a batch of inputs changed.
 #[derive(Clone, Debug, Default)]
@@ -77,9 +75,7 @@ impl Store {
     async fn write_gate(&self, batch: &GateBatch) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let epoch = self.epoch.load(Ordering::SeqCst);
-        if row::execute(&mut tx, "the gate", STILL_WRITER, &[epoch.into()]).await? != 1 {
-            return Err(StoreError::TakenOver);
-        }
+        row::still_writer(&mut tx, epoch).await?;
         for id in &batch.removed_items {
             let id = [id.to_string().as_str().into()];
             row::execute(&mut tx, "items", REMOVE_ITEM, &id).await?;

@@ -102,10 +102,30 @@ table!(
 );
 table!(CREDENTIAL, "credential", 2, ["lease", "testenv", "generation", "te_json"]);
 table!(HOLD_BUDGET, "hold_budget", 1, ["project", "used_us", "at_us"]);
+table!(
+    NODE,
+    "node",
+    1,
+    [
+        "id",
+        "name",
+        "label",
+        "provider",
+        "state",
+        "run",
+        "since_us",
+        "machine",
+        "job",
+        "hold_until_us",
+        "hold_reason",
+        "reason",
+    ]
+);
 
 table!(GATE_ITEM, "gate_item", 1, ["id", "body"]);
 table!(GATE_REPORT, "gate_report", 1, ["id", "body"]);
 table!(GATE_STATE, "gate_state", 1, ["id", "body"]);
+table!(RUN, "run", 1, ["id", "live", "queued_us", "body"]);
 table!(SOURCE_CURSOR, "source_cursor", 2, ["source", "name", "body"]);
 
 static ALL: &[&Table] = &[
@@ -114,10 +134,12 @@ static ALL: &[&Table] = &[
     &LEASE,
     &CREDENTIAL,
     &HOLD_BUDGET,
+    &NODE,
     &GATE_ITEM,
     &GATE_REPORT,
     &GATE_STATE,
     &SOURCE_CURSOR,
+    &RUN,
 ];
 
 pub(crate) fn statements() -> impl Iterator<Item = String> {
@@ -210,4 +232,15 @@ pub(crate) async fn fetch_number(
         query.fetch_one(t).await.and_then(|row| row.try_get::<i64, _>(0))
     })
     .map_err(|source| StoreError::Read { what, source })
+}
+
+/// Locks the row as well, so that a commit of the new writer waits for this one or is seen by it.
+pub(crate) const STILL_WRITER: &str = "UPDATE writer SET epoch = epoch WHERE id = 1 AND epoch = $1";
+
+/// Refuses a server that was replaced.
+pub(crate) async fn still_writer(tx: &mut Tx, epoch: i64) -> Result<(), StoreError> {
+    match execute(tx, "the writer", STILL_WRITER, &[epoch.into()]).await? {
+        1 => Ok(()),
+        _ => Err(StoreError::TakenOver),
+    }
 }

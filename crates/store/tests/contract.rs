@@ -5,14 +5,21 @@ mod postgres;
 
 use std::sync::Arc;
 use std::time::Duration;
-use toci_core::event::{ProjectKey, RefUpdate, Revision, SourceName};
-use toci_core::id::{Generation, HostId, Label, LeaseId, Project, RunId, ShapeName, TeId};
-use toci_core::layout::PipelineName;
+use toci_core::event::{ProjectKey, ProjectName, RefUpdate, Revision, SourceName};
+use toci_core::id::{
+    Generation, HostId, ItemId, Label, LeaseId, NodeId, Project, ProviderName, RunId, ShapeName,
+    TeId,
+};
+use toci_core::layout::{JobName, PipelineName};
 use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
-use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, Subject};
+use toci_core::node::{Hold, Node, NodeState};
+use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, RunResult, Subject};
+use toci_core::run::record::{Record, RunNode, SshWay};
+use toci_core::run::steps::State;
 use toci_core::time::Time;
 use toci_store::{
-    Batch, ClockMark, Credential, Enrolment, GateBatch, LeaseFilter, Store, StoreError, TokenRow,
+    Batch, ClockMark, Credential, Enrolment, GateBatch, LeaseFilter, NodeBatch, Store, StoreError,
+    TokenRow,
 };
 
 fn lease(id: u64, state: LeaseState) -> Lease {
@@ -77,9 +84,11 @@ async fn contract(url: &str) {
     if !url.contains(":memory:") {
         a_batch_is_all_or_nothing(&store, url).await;
     }
+    nodes(&store, url).await;
     history(&store).await;
     a_gate_reads_back(&store).await;
     logs_of_runs_expire(&store).await;
+    runs_read_back(&store).await;
     tokens(&store).await;
     enrolment(&store).await;
     let again = Store::open(url).await;
@@ -97,9 +106,67 @@ async fn contract(url: &str) {
     assert!(matches!(err, StoreError::TakenOver), "{err:?}");
     let err = store.commit_gate(&GateBatch::default()).await.unwrap_err();
     assert!(matches!(err, StoreError::TakenOver), "{err:?}");
+    let err = store.commit_nodes(&NodeBatch::default()).await.unwrap_err();
+    assert!(matches!(err, StoreError::TakenOver), "{err:?}");
+    let err = store.put_run(&run(9, 1, State::WaitingNode)).await.unwrap_err();
+    assert!(matches!(err, StoreError::TakenOver), "{err:?}");
     newer.commit(&Batch::default()).await.unwrap();
     newer.commit_gate(&GateBatch::default()).await.unwrap();
     newer.close().await;
+}
+
+fn run(id: u128, queued: i64, state: State) -> Record {
+    Record {
+        run: RunId(id),
+        item: ItemId(1),
+        job: JobName("it's a job".into()),
+        voting: true,
+        attempt: 2,
+        pipeline: PipelineName("gate".into()),
+        project: Some(ProjectName::new("org/p").unwrap()),
+        branch: None,
+        subject: "1,2".into(),
+        state,
+        waits_for: String::new(),
+        queued: Time(queued),
+        started: None,
+        ended: None,
+        nodes: vec![RunNode {
+            name: "n1".into(),
+            label: Label::new("small").unwrap(),
+            provider: "static".into(),
+            way: Some(SshWay {
+                target: "u@h".into(),
+                port: 22,
+                key: "/k".into(),
+                known_hosts: "/h".into(),
+            }),
+        }],
+        lease: Some(LeaseId(7)),
+        url: String::new(),
+        note: "“quoted”".into(),
+    }
+}
+
+async fn runs_read_back(store: &Store) {
+    let over = |id, queued| run(id, queued, State::Over(RunResult::TimedOut));
+    for record in [over(1, 10), over(2, 20), run(3, 30, State::WaitingNode), over(4, 40)] {
+        store.put_run(&record).await.unwrap();
+    }
+    store.put_run(&run(3, 30, State::Preparing { since: Time(31) })).await.unwrap();
+    assert_eq!(store.run(RunId(2)).await.unwrap(), Some(over(2, 20)));
+    assert_eq!(store.run(RunId(99)).await.unwrap(), None);
+    let live = store.live_runs().await.unwrap();
+    assert_eq!(live, [run(3, 30, State::Preparing { since: Time(31) })]);
+    assert_eq!(store.ended_runs(2).await.unwrap(), [over(4, 40), over(2, 20)]);
+    assert_eq!(store.prune_runs(2).await.unwrap(), 1);
+    assert_eq!(store.ended_runs(9).await.unwrap(), [over(4, 40), over(2, 20)]);
+    assert_eq!(store.live_runs().await.unwrap().len(), 1, "what is live is not pruned");
+    for id in [3, 4] {
+        store.forget_run(RunId(id)).await.unwrap();
+    }
+    assert!(store.live_runs().await.unwrap().is_empty());
+    assert!(store.run(RunId(4)).await.unwrap().is_some(), "it is over");
 }
 
 /// A gate with an item that entered by a ref update, whose start is told.
@@ -230,6 +297,57 @@ async fn a_batch_is_all_or_nothing(store: &Store, url: &str) {
     directly(url, "ALTER TABLE lost RENAME TO hold_budget").await;
     assert_eq!(store.read_book(10).await.unwrap(), before);
     store.commit(&Batch::default()).await.unwrap();
+}
+
+fn node(id: u64, state: NodeState) -> Node {
+    Node {
+        id: NodeId(id),
+        name: format!("devtest-rack1-{id}"),
+        label: Label::new("devtest").unwrap(),
+        provider: ProviderName::new("rack1").unwrap(),
+        state,
+        since: Time(3),
+        machine: r#"{"address":"192.0.2.1"}"#.into(),
+        job: "check-it's".into(),
+        hold: None,
+        reason: "why".into(),
+    }
+}
+
+async fn nodes(store: &Store, url: &str) {
+    assert_eq!(store.read_nodes().await.unwrap(), toci_core::node::Rows::default());
+    let run = RunId(0xfeed);
+    let states = [
+        NodeState::Building,
+        NodeState::Testing,
+        NodeState::Ready,
+        NodeState::Handing(run),
+        NodeState::InUse(run),
+        NodeState::Held,
+        NodeState::Deleting,
+    ];
+    let mut all: Vec<Node> = (1..).zip(states).map(|(id, state)| node(id, state)).collect();
+    all[5].hold = Some(Hold { until: Time(99), reason: "look".into() });
+    let batch = NodeBatch { nodes: all.clone(), gone: Vec::new(), last_node: 9 };
+    store.commit_nodes(&batch).await.unwrap();
+    let read = store.read_nodes().await.unwrap();
+    assert_eq!((read.last_node, &read.nodes), (9, &all));
+    // Rows are replaced and removed; the number never goes back.
+    all[0].state = NodeState::Testing;
+    let gone = vec![all.pop().unwrap().id];
+    let batch = NodeBatch { nodes: vec![all[0].clone()], gone, last_node: 3 };
+    store.commit_nodes(&batch).await.unwrap();
+    let read = store.read_nodes().await.unwrap();
+    assert_eq!((read.last_node, &read.nodes), (9, &all));
+    if !url.contains(":memory:") {
+        // All or nothing: the upserts come last, into a table that is not there.
+        directly(url, "ALTER TABLE node RENAME TO lost").await;
+        let batch = NodeBatch { nodes: vec![node(50, NodeState::Ready)], last_node: 50, ..batch };
+        let err = store.commit_nodes(&batch).await.unwrap_err();
+        assert!(matches!(err, StoreError::Write { .. }), "{err:?}");
+        directly(url, "ALTER TABLE lost RENAME TO node").await;
+        assert_eq!(store.read_nodes().await.unwrap(), read);
+    }
 }
 
 async fn history(store: &Store) {

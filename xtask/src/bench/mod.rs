@@ -1,6 +1,7 @@
 //! Benchmarks: one file each, all with the same kind of result (`Report`).
 
 mod copyseed;
+mod gate;
 mod gearman;
 mod lease;
 mod report;
@@ -32,6 +33,8 @@ enum Name {
     Copyseed,
     /// Reset of a TE with five machines, off and running.
     Te,
+    /// Events of a long queue, a large CI's day, merges on a large repository.
+    Gate,
 }
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
@@ -57,5 +60,6 @@ fn run_one(name: Name, smoke: bool) -> Result<Report> {
         Name::Lease => lease::run(smoke),
         Name::Copyseed => copyseed::run(smoke),
         Name::Te => te::run(smoke),
+        Name::Gate => gate::run(smoke),
     }
 }

@@ -5,6 +5,7 @@ mod demo;
 mod global;
 mod host;
 mod lease;
+mod node;
 mod pipeline;
 mod server;
 mod te;
@@ -15,6 +16,7 @@ pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
 pub use global::GlobalArgs;
 pub use host::HostCommand;
 pub use lease::{LeaseCommand, RunArgs};
+pub use node::{NodeCommand, ProviderCommand};
 pub use pipeline::{PipelineCommand, SourceCommand, SubjectArgs};
 pub use server::ServerArgs;
 pub use te::{PowerWord, TeCommand};
@@ -68,6 +70,12 @@ pub enum Command {
     Source(SourceCommand),
     /// Have the server read its layout anew; queues are kept
     Reconfigure,
+    /// Look after nodes: machines that jobs run on
+    #[command(subcommand, visible_alias = "nodes")]
+    Node(NodeCommand),
+    /// Look after providers of nodes
+    #[command(subcommand, visible_alias = "providers")]
+    Provider(ProviderCommand),
     /// Say who may use the API
     #[command(subcommand)]
     Token(TokenCommand),

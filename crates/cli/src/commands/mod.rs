@@ -4,6 +4,7 @@ mod config;
 mod explain;
 mod host;
 mod lease;
+mod node;
 mod paper;
 mod pipeline;
 mod secret_file;
@@ -83,6 +84,14 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Reconfigure => {
             let client = connect::client(global)?;
             block_on(pipeline::reconfigure(&client))
+        }
+        Command::Node(command) => {
+            let client = connect::client(global)?;
+            block_on(node::dispatch(&client, global.json, command))
+        }
+        Command::Provider(command) => {
+            let client = connect::client(global)?;
+            block_on(node::providers(&client, global.json, command))
         }
         Command::Token(command) => {
             let client = connect::client(global)?;

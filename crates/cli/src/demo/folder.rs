@@ -4,7 +4,9 @@
 //! .demo/lock  lab.json            who has it, and the lab that is up
 //! .demo/server/ host/             state of the control plane and of the TE host: made anew by every run
 //! .demo/cache/                    images of the deployment: kept, they make the next run quick
-//! .demo/logs/                     of the last run; demo.log is what a lab that stays up says
+//! .demo/logs/                     of the last run's parts; demo.log is what a lab that stays up says
+//! .demo/archive/                  what the control plane archived of every job of the last run
+//! .demo/git/ work/                the git host's repositories and the developers' copies, of the last run
 //! .demo/toci.sock client.token …  for going on with `--keep`
 //! ```
 
@@ -79,11 +81,21 @@ impl Folder {
 
     /// Removes what an earlier run left, except what makes this one quick.
     pub(super) fn clear(&self) -> Result<()> {
-        for gone in ["server", "logs", "lab.json", "toci.sock", "client.token", "enrol.token"] {
+        for gone in [
+            "server",
+            "logs",
+            "archive",
+            "git",
+            "work",
+            "lab.json",
+            "toci.sock",
+            "client.token",
+            "enrol.token",
+        ] {
             remove(&self.root.join(gone), &[])?;
         }
         remove(&self.host(), &KEPT_OF_HOST)?;
-        for made in [self.server(), self.host(), self.logs(), self.cache()] {
+        for made in [self.server(), self.host(), self.logs(), self.archive(), self.cache()] {
             fs::create_dir_all(&made).map_err(|e| failed("make", &made, &e))?;
         }
         Ok(())
@@ -103,6 +115,24 @@ impl Folder {
     }
     pub(super) fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+    /// What the control plane archives of every run.
+    pub(super) fn archive(&self) -> PathBuf {
+        self.root.join("archive")
+    }
+    /// The bare repositories of the git host.
+    pub(super) fn git(&self) -> PathBuf {
+        self.root.join("git")
+    }
+    /// The developers' working copies.
+    pub(super) fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+    pub(super) fn layout(&self) -> PathBuf {
+        self.root.join("layout.yaml")
+    }
+    pub(super) fn server_config(&self) -> PathBuf {
+        self.root.join("toci.toml")
     }
     pub(super) fn socket(&self) -> PathBuf {
         self.root.join("toci.sock")

@@ -22,6 +22,33 @@ pub(super) const STAY_WELL: Signal = Signal::SIGUSR1;
 /// As [`STAY_WELL`], but the deployment failed.
 pub(super) const STAY_FAILED: Signal = Signal::SIGUSR2;
 
+/// Nodes (the provider `local`) have addresses of the TE host's network: the lab passes packets on and answers for them.
+const SYSCTLS: [(&str, &str); 2] =
+    [("/proc/sys/net/ipv4/ip_forward", "1"), ("/proc/sys/net/ipv4/conf/all/proxy_arp", "1")];
+/// Where jobs find the deployment's images, although they may not look into the demo's own folder.
+const IMAGES: &str = "/media/devtest";
+
+/// Makes the images visible to everybody in the lab, read only.
+fn show_images(folder: &Folder) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |e: std::io::Error| CliError::failed(what, &e)
+    };
+    let nothing: Option<&str> = None;
+    let media = "/media";
+    mount(Some("tmpfs"), media, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .map_err(|e| failed("mount /media")(e.into()))?;
+    std::fs::create_dir(IMAGES).map_err(failed("make the images' folder"))?;
+    let cache = folder.cache();
+    std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o755))
+        .map_err(failed("open the images' folder"))?;
+    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(Some(&cache), IMAGES, nothing, MsFlags::MS_BIND, nothing)
+        .and_then(|()| mount(nothing, IMAGES, nothing, read_only, nothing))
+        .map_err(|e| failed("show the images to jobs")(e.into()))
+}
+
 /// Process 1's whole life.
 pub(super) fn run(args: &DemoRun) -> Result<ExitCode> {
     let failed = |e: Errno| CliError::failed("set the lab up", &e);
@@ -36,6 +63,11 @@ pub(super) fn run(args: &DemoRun) -> Result<ExitCode> {
     signals.thread_block().map_err(failed)?;
     let nothing: Option<&str> = None;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), nothing).map_err(failed)?;
+    for (setting, value) in SYSCTLS {
+        std::fs::write(setting, value)
+            .map_err(|e| CliError::failed(format!("write {setting}"), &e))?;
+    }
+    show_images(&Folder::open(&args.state)?)?;
     let lo = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     lo.map_err(|e| CliError::failed("run ip", &e))?;
     let mut story = Command::new("/proc/self/exe");

@@ -1,12 +1,14 @@
-//! `toci demo`: the whole walk of a lease on this machine, in a lab (network, process, mount and IPC namespaces) that
+//! `toci demo`: the whole walk of two changes on this machine, in a lab (network, process, mount and IPC namespaces) that
 //! ends with the demo, however that ends.
 //!
 //! ```text
-//! toci demo (outside) ──makes the namespaces──▶ init (process 1 of the lab) ──▶ inside: control plane, TE host, lease
+//! toci demo (outside) ──makes the namespaces──▶ init (process 1 of the lab) ──▶ inside: control plane, TE host, gate
 //! ```
 
 mod folder;
+mod git_host;
 mod init;
+mod narrator;
 mod outside;
 mod processes;
 mod ready;

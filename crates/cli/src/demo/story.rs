@@ -1,11 +1,13 @@
 //! Inside the lab: starts the parts, leases a TE, runs the deployment, tells what happens.
 
 use super::folder::Folder;
+use super::git_host::{GitHost, PROJECTS, Proposed};
 use super::init::{STAY_FAILED, STAY_WELL};
+use super::narrator::Narrator;
 use super::outside::find;
 use super::processes::Process;
 use super::ready::wait_until_ready;
-use super::times::{Times, parse_perf_log};
+use super::times::Times;
 use crate::args::DemoRun;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
@@ -14,11 +16,10 @@ use crate::output;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, Endpoint, Token};
 use toci_wire::api::{EnrolTokenRequest, Role, TokenRequest};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Test environments of the demo.
 const TES: usize = 2;
@@ -28,38 +29,35 @@ const SERVER_LIMIT: Duration = Duration::from_secs(20);
 const READY_LIMIT: Duration = Duration::from_secs(180);
 /// The TE must be clean again within this.
 const CLEAN_LIMIT: Duration = Duration::from_secs(60);
-/// How long the lease is wanted.
-const LEASE_TIMEOUT: &str = "20m";
+/// The gate must have come to its end within this: three deployments on two cores without KVM.
+const GATE_LIMIT: Duration = Duration::from_secs(600);
 /// How long the parts may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// How long an interrupted deployment has to collect its logs and give its lease back.
-const DEPLOYMENT_STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How often a starting server is asked whether it serves.
 const HEALTH_PERIOD: Duration = Duration::from_millis(50);
+/// How often the pipelines are looked at.
+const GATE_PERIOD: Duration = Duration::from_millis(200);
 
 /// One TE host in the network of design decision 6, as TOML.
 const HOST_CONFIG: &str = include_str!("toci-host.toml.in");
+/// The control plane's settings.
+const SERVER_CONFIG: &str = include_str!("toci.toml.in");
+/// Pipelines and jobs.
+const LAYOUT: &str = include_str!("layout.yaml");
 
 /// The parts that run.
 struct Parts {
     server: Process,
     host: Option<Process>,
-    deployment: Option<Child>,
 }
 
 impl Parts {
-    async fn stop(mut self) {
-        if let Some(mut deployment) = self.deployment.take() {
-            let _ = kill(Pid::from_raw(deployment.id().cast_signed()), Signal::SIGTERM);
-            let limit = Instant::now() + DEPLOYMENT_STOP_LIMIT;
-            while matches!(deployment.try_wait(), Ok(None)) && Instant::now() < limit {
-                tokio::time::sleep(HEALTH_PERIOD).await;
-            }
-        }
+    async fn stop(self) {
+        // First the jobs, then what they run on.
+        self.server.stop(STOP_LIMIT).await;
         if let Some(host) = self.host {
             host.stop(STOP_LIMIT).await;
         }
-        self.server.stop(STOP_LIMIT).await;
     }
 
     fn watched(&mut self) -> Vec<&mut Process> {
@@ -74,9 +72,10 @@ pub(super) async fn run(args: &DemoRun) -> Result<ExitCode> {
     let folder = Folder::open(&args.state)?;
     let mut times = Times::start(Duration::from_millis(args.prepared_ms));
     times.say(&format!("toci demo; state, images and logs in {}", folder.root().display()));
-    let mut parts = Parts { server: start_server(&folder)?, host: None, deployment: None };
+    let host = GitHost::make(&folder.git(), &folder.work(), &examples(args)?)?;
+    let mut parts = Parts { server: start_server(&folder)?, host: None };
     let outcome = tokio::select! {
-        outcome = tell(args, &folder, &mut times, &mut parts) => outcome,
+        outcome = tell(&host, &folder, &mut times, &mut parts) => outcome,
         signal = interrupts.next() => Err(interrupted(signal)),
     };
     output::say(&format!("\n{}\n", times.table()));
@@ -109,7 +108,7 @@ fn interrupted(signal: i32) -> CliError {
     CliError::new(Exit::Signal(u8::try_from(signal).unwrap_or(0)), "interrupted", "")
 }
 
-async fn tell(args: &DemoRun, folder: &Folder, times: &mut Times, parts: &mut Parts) -> Result<u8> {
+async fn tell(host: &GitHost, folder: &Folder, times: &mut Times, parts: &mut Parts) -> Result<u8> {
     let began = Instant::now();
     let operator = connect(folder, &mut parts.server).await?;
     times.done("control plane", began);
@@ -118,24 +117,84 @@ async fn tell(args: &DemoRun, folder: &Folder, times: &mut Times, parts: &mut Pa
     times.say("starting a sandboxed TE host: own libvirt and Open vSwitch, two test environments");
     parts.host = Some(start_host(folder, &operator).await?);
     wait_until_ready(&operator, TES, READY_LIMIT, times, &mut parts.watched()).await?;
+    make_client(folder, &operator).await?;
     times.done("test environments ready", began);
 
     let began = Instant::now();
-    times.say("as a client: toci lease run --label devtest -- devtest.sh");
-    parts.deployment = Some(start_deployment(args, folder, &operator).await?);
-    let code = deployment_code(&mut parts.deployment).await?;
-    let perf = folder.logs().join("devtest/devtest_perf.log");
-    let stages = parse_perf_log(&std::fs::read_to_string(perf).unwrap_or_default());
-    times.done("lease and deployment", began);
-    for (stage, seconds) in stages {
-        times.part(&stage, seconds);
-    }
+    times.say("two developers push a change each; a reviewer approves one after the other");
+    let (bad, good) = push_changes(host)?;
+    let merged = gate_ends(&operator, host, [&bad, &good], times, parts).await?;
+    times.done("gate: both changes decided", began);
 
     let began = Instant::now();
-    times.say("the test environment comes back");
+    times.say("the test environments come back");
     wait_until_ready(&operator, TES, CLEAN_LIMIT, times, &mut parts.watched()).await?;
-    times.done("test environment clean again", began);
-    Ok(code)
+    times.done("test environments clean again", began);
+    Ok(u8::from(merged != [false, true]))
+}
+
+/// The first one breaks the deployment, the second one does not; both are tested by the same job, so the second one is
+/// first tested on top of the first.
+fn push_changes(host: &GitHost) -> Result<(Proposed, Proposed)> {
+    let [app, base] = PROJECTS;
+    let broken = "#!/bin/sh\necho 'the seed cannot be set up like this' >&2\nexit 1\n";
+    let page = "#!/bin/sh\n. ./lib/page.sh\npage \"a better seed\"\n";
+    let bad = host.propose(1, app, "Set the seed up in one line", ("hooks/seed", broken))?;
+    let good = host.propose(2, base, "A better page", ("hooks/seed", page))?;
+    Ok((bad, good))
+}
+
+/// Tells what the gate does until both changes have left it. Which of them are merged.
+async fn gate_ends(
+    operator: &ApiClient,
+    host: &GitHost,
+    changes: [&Proposed; 2],
+    times: &Times,
+    parts: &mut Parts,
+) -> Result<[bool; 2]> {
+    let until = Instant::now() + GATE_LIMIT;
+    let mut narrator = Narrator::default();
+    host.approve(changes[0])?;
+    let mut both = false;
+    loop {
+        for process in parts.watched() {
+            process.check()?;
+        }
+        let (pipelines, ended) = (operator.pipelines().await?, operator.ended_items().await?);
+        for line in narrator.tell(&pipelines, &ended) {
+            times.say(&format!("  {line}"));
+        }
+        // The second one comes when the first one is there, so that it stands behind it.
+        if !both && pipelines.iter().flat_map(|p| &p.queues).any(|q| !q.items.is_empty()) {
+            host.approve(changes[1])?;
+            both = true;
+        }
+        if ended.len() >= changes.len() {
+            return Ok([host.has_merged(changes[0])?, host.has_merged(changes[1])?]);
+        }
+        if Instant::now() > until {
+            return Err(CliError::new(
+                Exit::Failed,
+                format!("the gate has not decided after {} s", GATE_LIMIT.as_secs()),
+                "see the control plane's log",
+            ));
+        }
+        tokio::time::sleep(GATE_PERIOD).await;
+    }
+}
+
+/// The token with which `toci demo enter` acts.
+async fn make_client(folder: &Folder, operator: &ApiClient) -> Result<()> {
+    let wish = TokenRequest { role: Role::Client, subject: "demo".into(), ttl_s: None };
+    let token = operator.create_token(&wish).await?;
+    Folder::write_secret(&folder.client_token(), &token.token)
+}
+
+/// The folder that holds `devtest`.
+fn examples(args: &DemoRun) -> Result<PathBuf> {
+    let script = args.script.as_deref().unwrap_or(Path::new("examples/devtest/devtest.sh"));
+    let folder = script.parent().and_then(Path::parent).map(Path::to_owned);
+    folder.ok_or_else(|| CliError::usage(format!("{} is no deployment", script.display()), ""))
 }
 
 fn ourselves() -> Result<PathBuf> {
@@ -143,13 +202,14 @@ fn ourselves() -> Result<PathBuf> {
 }
 
 fn start_server(folder: &Folder) -> Result<Process> {
+    let write = |path: PathBuf, text: &str| {
+        std::fs::write(&path, text)
+            .map_err(|e| CliError::failed(format!("write {}", path.display()), &e))
+    };
+    write(folder.layout(), LAYOUT)?;
+    write(folder.server_config(), &server_config(folder))?;
     let mut command = Command::new(ourselves()?);
-    command
-        .arg("server")
-        .arg("--state")
-        .arg(folder.server())
-        .args(["--listen", "0.0.0.0:8080", "--gearman", "0.0.0.0:4730", "--socket"])
-        .arg(folder.socket());
+    command.arg("server").arg("--config").arg(folder.server_config());
     Process::start("the control plane", command, folder.logs().join("server.log"))
 }
 
@@ -190,59 +250,37 @@ async fn start_host(folder: &Folder, operator: &ApiClient) -> Result<Process> {
     Process::start("the TE host", command, folder.logs().join("host.log"))
 }
 
+fn server_config(folder: &Folder) -> String {
+    let places = [
+        ("@STATE@", folder.server().display().to_string()),
+        ("@SOCKET@", folder.socket().display().to_string()),
+        ("@LAYOUT@", folder.layout().display().to_string()),
+        ("@GIT@", folder.git().display().to_string()),
+        ("@STORE@", format!("folder:{}", folder.archive().display())),
+    ];
+    places.into_iter().fold(SERVER_CONFIG.to_owned(), |text, (name, value)| {
+        text.replace(name, &toml::Value::String(value).to_string())
+    })
+}
+
 fn host_config(state: &Path, enrol_token: &Path) -> String {
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
     HOST_CONFIG.replace("@STATE@", &quoted(state)).replace("@ENROL_TOKEN@", &quoted(enrol_token))
 }
 
-/// Leases a TE and runs the deployment in it, as any client would.
-async fn start_deployment(args: &DemoRun, folder: &Folder, operator: &ApiClient) -> Result<Child> {
-    let wish = TokenRequest { role: Role::Client, subject: "demo".into(), ttl_s: None };
-    let token = operator.create_token(&wish).await?;
-    Folder::write_secret(&folder.client_token(), &token.token)?;
-    let ourselves = ourselves()?;
-    Command::new(&ourselves)
-        .args(["lease", "run", "--label", "devtest", "--purpose", "toci demo", "--timeout"])
-        .args([LEASE_TIMEOUT, "--"])
-        .args(args.script.as_ref())
-        .env("TOCI_SERVER", "http://198.18.1.1:8080")
-        .env("TOCI_TOKEN_FILE", folder.client_token())
-        .env("TOCI_DEVTEST_CACHE", folder.cache())
-        .env("DEVTEST_LOGS", folder.logs().join("devtest"))
-        .env("DEVTEST_TOCI", &ourselves)
-        // Not the terminal: Ctrl-C must reach all of the demo.
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(|e| CliError::failed("start toci lease run", &e))
-}
-
-/// Waits for the deployment. Safe to cancel: it stays in its place.
-async fn deployment_code(deployment: &mut Option<Child>) -> Result<u8> {
-    let mut children =
-        signal(SignalKind::child()).map_err(|e| CliError::failed("listen for signals", &e))?;
-    loop {
-        match deployment.as_mut().map(Child::try_wait) {
-            Some(Ok(None)) => {}
-            Some(Ok(Some(status))) => {
-                *deployment = None;
-                return Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
-            }
-            Some(Err(e)) => return Err(CliError::failed("wait for toci lease run", &e)),
-            None => return Ok(1),
-        }
-        children.recv().await;
-    }
-}
-
 fn verdict(code: u8, folder: &Folder) -> String {
-    let logs = folder.logs();
+    let archive = folder.archive();
     match code {
         0 => format!(
-            "The demo worked: a test environment was leased, a deployment ran in it, it came back \
-             clean.\nLogs, consoles and the result: {}",
-            logs.display()
+            "The demo worked: the gate tried both changes at once, threw the bad one out, tried the \
+             good one without it and merged it.\nLogs and consoles of every run: {}",
+            archive.display()
         ),
-        _ => format!("The demo FAILED (exit code {code}). Logs: {}", logs.display()),
+        _ => format!(
+            "The demo FAILED: the gate merged the wrong changes. Logs: {} and {}",
+            archive.display(),
+            folder.logs().display()
+        ),
     }
 }
 
@@ -253,7 +291,8 @@ fn how_to_go_on(folder: &Folder) -> String {
     format!(
         "\nEverything stays up. `enter` runs a command inside the lab, as the client `demo`:\n\
          \n  lease:   {toci} demo enter --state {state} -- toci lease run --label devtest -- bash\
-         \n  look:    {toci} demo enter --state {state} -- toci te list\
+         \n  look:    {toci} demo enter --state {state} -- toci pipeline show\
+         \n           {toci} demo enter --state {state} -- toci te list\
          \n           {toci} demo enter --state {state} -- toci lease list --all\
          \n  release: end the command of the lease, or, for lease L2:\
          \n           {toci} demo enter --state {state} -- toci lease release L2\

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod routes;
 mod routes_host;
+mod routes_node;
 mod routes_pipeline;
 mod secret;
 mod sse;

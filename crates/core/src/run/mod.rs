@@ -3,7 +3,9 @@
 //! * [`variables`] is the environment that the origin's jobs expect (origin.md 7.6, 6.2).
 //! * [`workspace`] says which revision each repository is put at (devstack-gate's rules, origin.md 6.3).
 //! * [`steps`] is the order of a run and its time limits.
+//! * [`record`] is what is remembered of a run.
 
+pub mod record;
 pub mod steps;
 pub mod variables;
 pub mod workspace;

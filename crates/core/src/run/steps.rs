@@ -82,7 +82,7 @@ pub enum Event {
     TestenvLost,
     /// The workspace is set up.
     Prepared,
-    /// The workspace cannot be set up because of what is wanted of it (no such project).
+    /// It can never run as it is configured: no such node, test environment, project, secret.
     Unpreparable,
     /// A script ended.
     Ended {
@@ -121,10 +121,12 @@ impl State {
                 Event::Node if job.testenv.is_some() => State::WaitingTestenv,
                 Event::Node => State::Preparing { since: now },
                 Event::TimeUp => State::Over(RunResult::NodeFailure),
+                Event::Unpreparable => State::Over(RunResult::ConfigError),
                 _ => self,
             },
             State::WaitingTestenv => match event {
                 Event::Testenv => State::Preparing { since: now },
+                Event::Unpreparable => State::Over(RunResult::ConfigError),
                 Event::TestenvLost | Event::TimeUp => State::Over(RunResult::TeFailure),
                 _ => self,
             },

@@ -140,14 +140,13 @@ impl Mirror {
         self.git.run(&arguments, b"", REMOTE_LIMIT).await.map(drop)
     }
 
-    /// Brings branches, and one ref that must be at `revision`. A ref that is gone is told from a failed fetch.
+    /// Brings branches, tags of their commits, and one ref that must be at `revision`. A ref that is gone is told from a failed fetch.
     pub async fn fetch(&self, reference: &RefName, revision: &Revision) -> Result<(), GitError> {
         let change = format!("+{reference}:{}", kept(reference));
         let arguments = [
             "fetch",
             "--quiet",
             "--prune",
-            "--no-tags",
             "--no-auto-maintenance",
             "--no-write-fetch-head",
             "--end-of-options",

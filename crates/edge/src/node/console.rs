@@ -4,45 +4,59 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Longest line, in bytes; a longer one is told in pieces.
 pub const LINE_MAX_BYTES: usize = 16 << 10;
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 64 << 10;
 
 /// Lines of a stream.
 #[derive(Debug)]
 pub struct Lines<R> {
     stream: R,
     held: Vec<u8>,
+    /// What of it was told already.
+    told: usize,
     over: bool,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// Of this stream.
     pub fn new(stream: R) -> Lines<R> {
-        Lines { stream, held: Vec::new(), over: false }
+        Lines { stream, held: Vec::new(), told: 0, over: false }
     }
 
     /// The next line without its end; `None` after the last. What is no UTF-8 becomes U+FFFD, a broken stream ends it.
     /// Safe to cancel.
     pub async fn next(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = self.held.iter().take(LINE_MAX_BYTES).position(|b| *b == b'\n') {
-                let line: Vec<u8> = self.held.drain(..=end).collect();
-                return Some(text(&line[..end]));
-            }
-            if self.held.len() >= LINE_MAX_BYTES {
-                let piece: Vec<u8> = self.held.drain(..LINE_MAX_BYTES).collect();
-                return Some(text(&piece));
+            if let Some(line) = self.ready() {
+                return Some(line);
             }
             if self.over {
-                if self.held.is_empty() {
-                    return None;
-                }
-                return Some(text(&std::mem::take(&mut self.held)));
+                return None;
             }
-            let mut buffer = [0; 8192];
-            match self.stream.read(&mut buffer).await {
+            self.held.drain(..self.told);
+            self.told = 0;
+            self.held.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.held).await {
                 Ok(0) | Err(_) => self.over = true,
-                Ok(n) => self.held.extend_from_slice(&buffer[..n]),
+                Ok(_) => {}
             }
         }
+    }
+
+    /// A line that has come already.
+    pub fn ready(&mut self) -> Option<String> {
+        let rest = &self.held[self.told..];
+        let near = &rest[..rest.len().min(LINE_MAX_BYTES)];
+        let (line, length) = match near.iter().position(|b| *b == b'\n') {
+            Some(end) => (&near[..end], end + 1),
+            None if near.len() == LINE_MAX_BYTES || (self.over && !near.is_empty()) => {
+                (near, near.len())
+            }
+            None => return None,
+        };
+        let line = text(line);
+        self.told += length;
+        Some(line)
     }
 }
 

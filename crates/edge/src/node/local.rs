@@ -20,7 +20,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// One `ip` command.
 const IP_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the first process does: fresh folders, its own /proc, then it waits for the end.
+/// What the first process does: fresh folders, its own /proc, then it waits for the end. It does not care for its
+/// children, so the kernel clears orphans away when they end (that it can be told so is why it is bash: dash cannot).
 const INIT: &str = r#"
 set -e
 mount -t proc proc /proc
@@ -32,6 +33,7 @@ mkdir -p /opt/stack/new /home/toci
 hostname "$1" 2>/dev/null || true
 ip link set lo up
 echo ready
+trap '' CHLD
 exec cat >/dev/null
 "#;
 
@@ -101,7 +103,7 @@ impl LocalNode {
                 "--kill-child",
                 "--propagation",
                 "private",
-                "sh",
+                "bash",
                 "-c",
                 INIT,
                 "init",
@@ -142,6 +144,14 @@ impl LocalNode {
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.group.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it and returns when its processes are gone.
+    pub async fn end(mut self) {
+        drop(self.group.child.stdin.take());
+        self.group.signal(nix::sys::signal::Signal::SIGKILL);
+        // Killed for certain: this takes as long as the kernel needs.
+        let _ = tokio::time::timeout(START_LIMIT, self.group.child.wait()).await;
     }
 
     async fn connect(&mut self, number: u16, link: Link) -> Result<(), LocalError> {

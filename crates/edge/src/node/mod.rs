@@ -6,5 +6,7 @@
 pub mod console;
 pub mod local;
 mod session;
+mod sweep;
+pub mod unpack;
 
 pub use session::{SMALL_LIMIT, Session, SessionError, Step, quoted};

@@ -1,5 +1,6 @@
 //! Commands and files on a node: entered by namespaces or over OpenSSH, the same from there on.
 
+use super::sweep;
 use crate::program::{Call, CallError, Ended, Group};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -186,9 +187,7 @@ impl Session {
     /// Why the way there is broken, if it is.
     fn broken(&self, ended: &Ended) -> Option<String> {
         let broken = match self {
-            Session::Namespaces { pid } => {
-                !ended.is_well() && !std::path::Path::new(&format!("/proc/{pid}/ns/pid")).exists()
-            }
+            Session::Namespaces { pid } => !ended.is_well() && !sweep::lives(*pid),
             Session::Ssh { .. } => ended.code == Some(SSH_BROKEN),
         };
         broken.then(|| ended.complaint.clone())
@@ -209,7 +208,8 @@ impl Session {
         self.run(&format!("write {path}"), &text, bytes, SMALL_LIMIT).await.map(drop)
     }
 
-    /// Starts a step: its output and complaints come out of standard output, its input is empty.
+    /// Starts a step: its output and complaints come out of standard output, its input is empty. Its exit code is also
+    /// left in the file `code` of its control folder, so that it can be told from a connection that broke.
     pub fn start(&self, step: &Step) -> Result<Group, SessionError> {
         let inner = format!(
             "echo $$ >{control}/pid; set -a; . {environment}; set +a; cd {folder}; exec bash -e -c {script}",
@@ -219,7 +219,7 @@ impl Session {
             script = quoted(&step.script),
         );
         let text = format!(
-            "mkdir -p {control}; exec setsid --wait bash -c {inner} </dev/null 2>&1",
+            "mkdir -p {control}; rm -f {control}/code; setsid bash -c {inner} </dev/null 2>&1; c=$?; echo $c >{control}/code; exit $c",
             control = quoted(&step.control),
             inner = quoted(&inner),
         );
@@ -235,7 +235,31 @@ impl Session {
         self.run("signal a script", &text, b"", SMALL_LIMIT).await.map(drop)
     }
 
-    /// Streams a folder of the node as a tar archive into a file; at most `max` bytes.
+    /// Ends everything that a run has started on the node, whatever it did to stay. `mark` is a variable with its value
+    /// (`ZUUL_UUID=…`) that stands in the environment of all of it.
+    pub async fn end_all(&self, mark: &str) -> Result<(), SessionError> {
+        let what = "end all that runs on the node";
+        match self {
+            // Nothing but the run is in there, and it may have left no room for one more process.
+            Session::Namespaces { pid } => {
+                let pid = *pid;
+                let swept = tokio::task::spawn_blocking(move || sweep::sweep(pid)).await;
+                match swept {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(why)) => Err(SessionError::Failed { what: what.to_owned(), why }),
+                    Err(e) => {
+                        Err(SessionError::Failed { what: what.to_owned(), why: e.to_string() })
+                    }
+                }
+            }
+            Session::Ssh { .. } => {
+                let text = sweep::marked(mark);
+                self.run(what, &text, b"", SMALL_LIMIT).await.map(drop)
+            }
+        }
+    }
+
+    /// Streams a folder of the node as a tar archive (GNU's format) into a file; at most `max` bytes.
     pub async fn fetch(
         &self,
         folder: &str,
@@ -243,9 +267,25 @@ impl Session {
         max: u64,
         limit: Duration,
     ) -> Result<u64, SessionError> {
+        self.fetch_some(folder, &[".".to_owned()], into, max, limit).await
+    }
+
+    /// As [`Session::fetch`], but only what these globs (`*`, `?`, `[…]`, `**`) find in the folder.
+    pub async fn fetch_some(
+        &self,
+        folder: &str,
+        globs: &[String],
+        into: &std::path::Path,
+        max: u64,
+        limit: Duration,
+    ) -> Result<u64, SessionError> {
         let what = format!("fetch {folder}");
-        let text =
-            format!("cd {} || exit 9; exec tar -cf - --ignore-failed-read .", quoted(folder));
+        let globs: Vec<String> = globs.iter().map(|g| glob(g)).collect();
+        let text = format!(
+            "cd {} || exit 9; shopt -s globstar nullglob dotglob; f=({}); exec tar -cf - --format=gnu --ignore-failed-read -T /dev/null -- \"${{f[@]}}\"",
+            quoted(folder),
+            globs.join(" ")
+        );
         let mut group = self
             .call(&text, limit)
             .start()
@@ -291,9 +331,29 @@ impl Session {
     }
 }
 
+/// A glob for a shell: nothing in it but the signs of a glob has a meaning.
+fn glob(pattern: &str) -> String {
+    let mut out = String::new();
+    for c in pattern.chars() {
+        match c {
+            '*' | '?' | '[' | ']' => out.push(c),
+            '\'' => out.push_str(r"\'"),
+            c if c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-') => out.push(c),
+            c => out.push_str(&format!("'{c}'")),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn globs_are_nothing_but_globs() {
+        assert_eq!(glob("logs/**/*.txt"), "logs/**/*.txt");
+        assert_eq!(glob("a b;$(x)'"), r"a' 'b';''$''('x')'\'");
+    }
 
     #[test]
     fn words_are_quoted_for_a_shell() {

@@ -8,6 +8,7 @@ mod leases;
 mod link;
 mod logs;
 mod machines;
+mod nodes;
 mod openapi;
 mod pipelines;
 mod relay;
@@ -21,6 +22,5 @@ mod zuul;
 
 pub use openapi::document;
 
-pub(crate) use relay::Relay;
 pub(crate) use router::router;
 pub(crate) use state::{Api, Shared};

@@ -4,7 +4,7 @@ use super::error::Problem;
 use super::openapi;
 use super::state::Shared;
 use super::system;
-use super::{git, hosts, leases, link, logs, machines, pipelines, testenvs, tokens, zuul};
+use super::{git, hosts, leases, link, logs, machines, nodes, pipelines, testenvs, tokens, zuul};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
@@ -25,6 +25,7 @@ pub(super) fn described() -> (Router<Shared>, OpenApi) {
         .merge(leases::routes())
         .merge(testenvs::routes())
         .merge(hosts::routes())
+        .merge(nodes::routes())
         .merge(tokens::routes())
         .merge(pipelines::routes())
         .merge(link::routes())

@@ -7,6 +7,7 @@ use crate::gate::GateParts;
 use crate::metrics::Metrics;
 use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::LogStore;
+use crate::tasks::node::NodePool;
 use std::sync::Arc;
 use toci_store::Store;
 use tokio::sync::watch;
@@ -22,6 +23,8 @@ pub(crate) struct Api {
     /// None on a server that only has leases.
     pub(crate) gate: Option<Arc<GateParts>>,
     pub(crate) logs: LogStore,
+    /// None: no labels are configured.
+    pub(crate) nodes: Option<NodePool>,
     /// Becomes true when the server stops; streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
 }

@@ -53,7 +53,7 @@ pub(super) fn filled_in(file: LogsFile, around: &Surroundings<'_>) -> Result<Log
     };
     let url = match file.url {
         Some(url) => checked_url(&url)?,
-        None => usual_url(around),
+        None => format!("{}/logs", around.base_url()),
     };
     let keep_days = file.keep_days.unwrap_or(KEEP_DAYS);
     if keep_days > KEEP_DAYS_MAX {
@@ -80,11 +80,14 @@ fn checked_url(url: &str) -> Result<String, String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-fn usual_url(around: &Surroundings<'_>) -> String {
-    let scheme = if around.tls { "https" } else { "http" };
-    match around.listen.first() {
-        Some(address) => format!("{scheme}://{address}/logs"),
-        None => format!("{scheme}://localhost/logs"),
+impl Surroundings<'_> {
+    /// Where people reach the API when nothing else is said.
+    pub(super) fn base_url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        match self.listen.first() {
+            Some(address) => format!("{scheme}://{address}"),
+            None => format!("{scheme}://localhost"),
+        }
     }
 }
 

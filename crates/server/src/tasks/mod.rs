@@ -3,5 +3,7 @@
 pub mod event;
 pub mod lease;
 pub mod log;
+pub mod node;
 pub mod pipeline;
 pub(crate) mod report;
+pub mod run;

@@ -5,14 +5,29 @@ use super::pipeline::GateHandle;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use toci_core::event::SourceName;
 use toci_core::id::ReportId;
-use toci_core::layout::Reporter;
-use toci_core::pipeline::{Input, ReportOutcome, ReportWish};
+use toci_core::layout::{GerritVote, Reporter};
+use toci_core::pipeline::{Input, ReportOutcome, ReportWish, mail_subject};
+use toci_edge::http::Http;
 use toci_edge::source::{SourceError, SourceReport};
+use toci_edge::tell::smtp::{self, Mail, SmtpConfig};
+use toci_edge::tell::webhook::{self, Hook, WebhookConfig};
 use tokio::task::JoinSet;
 
 /// Reports at a time.
 const REPORTS_MAX: usize = 8;
+
+/// How others than sources are told.
+#[derive(Debug)]
+pub(crate) struct Tellers {
+    /// Mail.
+    pub(crate) smtp: SmtpConfig,
+    /// Web hooks.
+    pub(crate) webhook: WebhookConfig,
+    /// What posts to them.
+    pub(crate) http: Http,
+}
 
 /// Tells one reporter of a report; says whether the change is merged now.
 enum Told {
@@ -26,7 +41,8 @@ enum Told {
 type Done = BTreeSet<usize>;
 
 /// Tells until the gate stops.
-pub(crate) async fn run(gate: GateHandle, sources: Sources) {
+pub(crate) async fn run(gate: GateHandle, sources: Sources, tellers: Tellers) {
+    let desk = Arc::new(Desk { gate: gate.clone(), sources, tellers });
     let mut wanted = gate.wanted();
     let mut busy: BTreeSet<ReportId> = BTreeSet::new();
     let mut halves: std::collections::BTreeMap<ReportId, (Done, bool)> = Default::default();
@@ -42,8 +58,8 @@ pub(crate) async fn run(gate: GateHandle, sources: Sources) {
         for wish in due {
             busy.insert(wish.report);
             let (done, merged) = halves.remove(&wish.report).unwrap_or_default();
-            let sources = sources.clone();
-            reports.spawn(async move { tell(&sources, &wish, done, merged).await });
+            let desk = Arc::clone(&desk);
+            reports.spawn(async move { desk.tell(&wish, done, merged).await });
         }
         tokio::select! {
             changed = wanted.changed() => {
@@ -67,72 +83,108 @@ pub(crate) async fn run(gate: GateHandle, sources: Sources) {
     }
 }
 
-/// Those that merge come first: what is told to the others must be true.
-async fn tell(
-    sources: &Sources,
-    wish: &ReportWish,
-    mut done: Done,
-    mut merged: bool,
-) -> (ReportId, Done, bool, ReportOutcome) {
-    let merges = |r: &Reporter| matches!(r, Reporter::Source { merge: true, .. });
-    let (first, rest): (Vec<_>, Vec<_>) =
-        wish.reporters.iter().enumerate().partition(|(_, r)| merges(r));
-    let mut later = None;
-    let mut refused = None;
-    for (number, reporter) in first.into_iter().chain(rest) {
-        if done.contains(&number) {
-            continue;
-        }
-        match tell_one(sources, wish, reporter).await {
-            Told::Well { merged: now } => {
-                done.insert(number);
-                merged |= now;
+/// What each report needs.
+struct Desk {
+    gate: GateHandle,
+    sources: Sources,
+    tellers: Tellers,
+}
+
+impl Desk {
+    /// Those that merge come first: what is told to the others must be true.
+    async fn tell(
+        &self,
+        wish: &ReportWish,
+        mut done: Done,
+        mut merged: bool,
+    ) -> (ReportId, Done, bool, ReportOutcome) {
+        let merges = |r: &Reporter| matches!(r, Reporter::Source { merge: true, .. });
+        let (first, rest): (Vec<_>, Vec<_>) =
+            wish.reporters.iter().enumerate().partition(|(_, r)| merges(r));
+        let mut later = None;
+        let mut refused = None;
+        for (number, reporter) in first.into_iter().chain(rest) {
+            if done.contains(&number) {
+                continue;
             }
-            Told::Later(why) => later = Some(why),
-            Told::Refused(why) => {
-                tracing::warn!(report = %wish.report, why, "a report is refused");
-                done.insert(number);
-                refused = Some(why);
+            match self.tell_one(wish, reporter).await {
+                Told::Well { merged: now } => {
+                    done.insert(number);
+                    merged |= now;
+                }
+                Told::Later(why) => later = Some(why),
+                Told::Refused(why) => {
+                    tracing::warn!(report = %wish.report, why, "a report is refused");
+                    done.insert(number);
+                    refused = Some(why);
+                }
+            }
+        }
+        let outcome = match (later, refused) {
+            (Some(why), _) => ReportOutcome::Later { why },
+            (None, Some(why)) if !merged => ReportOutcome::Refused { why },
+            (None, _) => ReportOutcome::Done { merged },
+        };
+        (wish.report, done, merged, outcome)
+    }
+
+    async fn tell_one(&self, wish: &ReportWish, reporter: &Reporter) -> Told {
+        let failed = |error: &dyn std::error::Error, may_pass: bool| {
+            if may_pass { Told::Later(error.to_string()) } else { Told::Refused(error.to_string()) }
+        };
+        match reporter {
+            Reporter::Source { source, votes, merge } => {
+                self.tell_source(wish, source, votes, *merge).await
+            }
+            Reporter::Smtp { from, to, subject } => {
+                let mail = Mail {
+                    id: wish.report.to_string(),
+                    from: from.clone(),
+                    to: to.clone(),
+                    subject: mail_subject(subject.as_deref(), wish),
+                    body: wish.message.clone(),
+                };
+                match smtp::send(&self.tellers.smtp, &mail).await {
+                    Ok(()) => Told::Well { merged: false },
+                    Err(error) => failed(&error, error.may_pass()),
+                }
+            }
+            Reporter::Webhook { url } => {
+                let state = self.gate.item(wish.item).await.ok().flatten();
+                let hook = Hook::of(wish, state.as_ref());
+                let Tellers { http, webhook, .. } = &self.tellers;
+                match webhook::post(http, webhook, url, &hook).await {
+                    Ok(()) => Told::Well { merged: false },
+                    Err(error) => failed(&error, error.may_pass()),
+                }
             }
         }
     }
-    let outcome = match (later, refused) {
-        (Some(why), _) => ReportOutcome::Later { why },
-        (None, Some(why)) if !merged => ReportOutcome::Refused { why },
-        (None, _) => ReportOutcome::Done { merged },
-    };
-    (wish.report, done, merged, outcome)
-}
 
-async fn tell_one(sources: &Sources, wish: &ReportWish, reporter: &Reporter) -> Told {
-    match reporter {
-        Reporter::Source { source, votes, merge } => {
-            let Some(change) = &wish.change else { return Told::Well { merged: false } };
-            let Some(source) = sources.get(source).filter(|s| *s.name() == change.key.source)
-            else {
-                // A pipeline of several sources: each is told of its own changes only.
-                return Told::Well { merged: false };
-            };
-            let report = SourceReport {
-                action: wish.action,
-                pipeline: wish.pipeline.0.clone(),
-                change: change.clone(),
-                message: wish.message.clone(),
-                votes: votes.clone(),
-                merge: *merge,
-                commit: wish.commit.clone(),
-            };
-            match source.report(&report).await {
-                Ok(merged) => Told::Well { merged },
-                Err(error @ SourceError::Unreachable { .. }) => Told::Later(error.to_string()),
-                Err(error @ SourceError::Refused { .. }) => Told::Refused(error.to_string()),
-            }
-        }
-        Reporter::Smtp { .. } => {
-            Told::Refused("mail is not configured: [smtp] in toci.toml".into())
-        }
-        Reporter::Webhook { url } => {
-            Told::Refused(format!("web hooks are not configured: {url} is not told"))
+    async fn tell_source(
+        &self,
+        wish: &ReportWish,
+        source: &SourceName,
+        votes: &[GerritVote],
+        merge: bool,
+    ) -> Told {
+        let Some(change) = &wish.change else { return Told::Well { merged: false } };
+        // A pipeline of several sources: each is told of its own changes only.
+        let own = self.sources.get(source).filter(|s| *s.name() == change.key.source);
+        let Some(source) = own else { return Told::Well { merged: false } };
+        let report = SourceReport {
+            action: wish.action,
+            pipeline: wish.pipeline.0.clone(),
+            change: change.clone(),
+            message: wish.message.clone(),
+            votes: votes.to_vec(),
+            merge,
+            commit: wish.commit.clone(),
+        };
+        match source.report(&report).await {
+            Ok(merged) => Told::Well { merged },
+            Err(error @ SourceError::Unreachable { .. }) => Told::Later(error.to_string()),
+            Err(error @ SourceError::Refused { .. }) => Told::Refused(error.to_string()),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod error;
 mod host_link;
 mod lease;
+mod node;
 mod pipeline;
 mod stream;
 mod testenv;
@@ -20,6 +21,7 @@ pub use host_link::{
 pub use lease::{
     Extend, Hold, Lease, LeaseRequest, LeaseState, LeaseTestenv, LeasedTe, Release, Revoke, Waiting,
 };
+pub use node::{Node, NodeHold, NodeState, Provider};
 pub use pipeline::{
     EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote,
     ReferenceOrder,

@@ -1,0 +1,108 @@
+//! `toci node`, `toci provider`.
+
+use crate::args::{NodeCommand, ProviderCommand};
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::{self, ago, facts, moment, or_dash, word};
+use std::process::ExitCode;
+use toci_client::api::ApiClient;
+use toci_wire::api::{Node, NodeHold, Provider};
+
+pub(super) async fn dispatch(
+    client: &ApiClient,
+    json: bool,
+    command: NodeCommand,
+) -> Result<ExitCode> {
+    match command {
+        NodeCommand::List => {
+            let nodes = client.nodes().await?;
+            if json { output::json(&nodes)? } else { output::text_line(&table(&nodes))? }
+        }
+        NodeCommand::Show { node } => show(&client.node(&node).await?, json)?,
+        NodeCommand::Hold { node, length, reason } => {
+            let hold = NodeHold { for_s: length.as_secs(), reason };
+            show(&client.hold_node(&node, &hold).await?, json)?;
+        }
+        NodeCommand::Delete { node } => {
+            client.delete_node(&node).await?;
+            if !json {
+                output::text_line(&format!("node {node} is being deleted"))?;
+            }
+        }
+    }
+    Ok(Exit::Ok.into())
+}
+
+pub(super) async fn providers(
+    client: &ApiClient,
+    json: bool,
+    command: ProviderCommand,
+) -> Result<ExitCode> {
+    match command {
+        ProviderCommand::List => {
+            let providers = client.providers().await?;
+            if json {
+                output::json(&providers)?;
+            } else {
+                output::text_line(&provider_table(&providers))?;
+            }
+        }
+    }
+    Ok(Exit::Ok.into())
+}
+
+fn table(nodes: &[Node]) -> String {
+    let row = |node: &Node| {
+        vec![
+            node.id.clone(),
+            word(&node.state),
+            ago(node.since_us),
+            node.label.clone(),
+            node.provider.clone(),
+            node.address.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(&node.job),
+            node.hold_until_us.map_or_else(|| "-".to_owned(), moment),
+            or_dash(&node.reason),
+        ]
+    };
+    let headings =
+        ["NODE", "STATE", "SINCE", "LABEL", "PROVIDER", "ADDRESS", "JOB", "HELD UNTIL", "REASON"];
+    output::table(&headings, &nodes.iter().map(row).collect::<Vec<_>>())
+}
+
+fn show(node: &Node, json: bool) -> Result<()> {
+    if json {
+        return output::json(node);
+    }
+    output::text_line(&facts(&[
+        ("node", node.id.clone()),
+        ("name", node.name.clone()),
+        ("state", format!("{}, {}", word(&node.state), ago(node.since_us))),
+        ("label", node.label.clone()),
+        ("provider", node.provider.clone()),
+        ("address", node.address.clone().unwrap_or_default()),
+        ("run", node.run.clone().unwrap_or_default()),
+        ("job", node.job.clone()),
+        ("held until", node.hold_until_us.map(moment).unwrap_or_default()),
+        ("reason", node.reason.clone()),
+    ]))
+}
+
+fn provider_table(providers: &[Provider]) -> String {
+    let row = |p: &Provider| {
+        let nodes: Vec<String> = p.nodes.iter().map(|(state, n)| format!("{n} {state}")).collect();
+        let paused = p.paused_until_us.map(|until| format!(", paused until {}", moment(until)));
+        let state = if p.reachable { "reachable" } else { "not reachable" };
+        vec![
+            p.name.clone(),
+            p.kind.clone(),
+            format!("{state}{}", paused.unwrap_or_default()),
+            p.max_servers.to_string(),
+            or_dash(&nodes.join(", ")),
+            p.labels.join(","),
+            or_dash(&p.problems.join("; ")),
+        ]
+    };
+    let headings = ["PROVIDER", "KIND", "STATE", "MAX", "NODES", "LABELS", "PROBLEMS"];
+    output::table(&headings, &providers.iter().map(row).collect::<Vec<_>>())
+}

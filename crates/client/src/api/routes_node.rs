@@ -1,0 +1,34 @@
+//! Routes of nodes and providers.
+
+use super::client::{ApiClient, Call, part};
+use super::error::ClientError;
+use hyper::Method;
+use toci_wire::api::{Node, NodeHold, Provider};
+
+impl ApiClient {
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
+        self.ask(Call::new(Method::GET, "/nodes".to_owned())).await
+    }
+
+    /// One node.
+    pub async fn node(&self, node: &str) -> Result<Node, ClientError> {
+        self.ask(Call::new(Method::GET, format!("/nodes/{}", part(node)))).await
+    }
+
+    /// Keeps a node for people to look at.
+    pub async fn hold_node(&self, node: &str, hold: &NodeHold) -> Result<Node, ClientError> {
+        self.tell(Call::new(Method::POST, format!("/nodes/{}/hold", part(node))), hold).await
+    }
+
+    /// Deletes a node.
+    pub async fn delete_node(&self, node: &str) -> Result<(), ClientError> {
+        let call = Call::new(Method::POST, format!("/nodes/{}/delete", part(node)));
+        self.notify(call, &serde_json::json!({})).await
+    }
+
+    /// All providers of nodes.
+    pub async fn providers(&self) -> Result<Vec<Provider>, ClientError> {
+        self.ask(Call::new(Method::GET, "/providers".to_owned())).await
+    }
+}

@@ -1,0 +1,179 @@
+//! Requests: what is refused at once, what waits, and how each ends.
+
+use super::model::NodeState;
+use super::policy::{COUNT_MAX, HISTORY_MAX, REQUESTS_MAX};
+use super::pool::{Outcome, Pool};
+use crate::id::{Label, NodeId, RunId};
+use crate::layout::Precedence;
+use crate::refused::Refused;
+use crate::time::Time;
+use std::cmp::Reverse;
+
+/// A run's wish for nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Whose.
+    pub run: RunId,
+    /// Which; none: the default label.
+    pub label: Option<Label>,
+    /// How many.
+    pub count: u32,
+    /// The higher goes first.
+    pub precedence: Precedence,
+    /// Among equals, the smaller goes first.
+    pub relative_priority: u32,
+    /// Among equals, the older goes first.
+    pub since: Time,
+    /// For people.
+    pub job: String,
+}
+
+/// A request that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Waiter {
+    pub(super) label: Label,
+    pub(super) request: Request,
+    /// It had nodes before a restart and waits until it is known that they are still there.
+    pub(super) resumes: bool,
+    /// Failed builds of its label while it was the first to wait for one.
+    pub(super) failures: u32,
+}
+
+/// Where a request stands: the smaller goes first.
+pub(super) type Rank = (Reverse<Precedence>, u32, Time, RunId);
+
+impl Waiter {
+    pub(super) fn rank(&self) -> Rank {
+        let r = &self.request;
+        (Reverse(r.precedence), r.relative_priority, r.since, r.run)
+    }
+}
+
+impl Pool {
+    pub(super) fn ask(&mut self, request: Request) -> Result<(), Refused> {
+        let run = request.run;
+        if let Some(waiter) = self.requests.get_mut(&run) {
+            // What may change while it waits.
+            waiter.request.precedence = request.precedence;
+            waiter.request.relative_priority = request.relative_priority;
+            return Ok(());
+        }
+        let label = self.possible(&request)?;
+        let had = self.nodes_of(run).len();
+        if had > 0 && had < request.count as usize {
+            return Err(Refused::new(
+                "nodes_lost",
+                format!("of the {} nodes of this run {had} are left", request.count),
+                "try it again as another run",
+            ));
+        }
+        for entry in self.nodes.values_mut().filter(|e| e.row.state.run() == Some(run)) {
+            entry.reclaim = None;
+        }
+        if had == 0 {
+            self.history.push_back(label.clone());
+            while self.history.len() > HISTORY_MAX {
+                self.history.pop_front();
+            }
+        }
+        let waiter = Waiter { label, request, resumes: had > 0, failures: 0 };
+        self.requests.insert(run, waiter);
+        Ok(())
+    }
+
+    /// Refuses what can never be served.
+    fn possible(&self, request: &Request) -> Result<Label, Refused> {
+        let known: Vec<&str> = self.settings.labels.iter().map(|l| l.name.as_str()).collect();
+        let known = known.join(", ");
+        let Some(label) = request.label.as_ref().or(self.default_label()) else {
+            return Err(Refused::new(
+                "no_label",
+                "there are no nodes",
+                "add a [[label]] and a [[provider]] to the settings",
+            ));
+        };
+        if !self.settings.labels.iter().any(|l| l.name == *label) {
+            return Err(Refused::new(
+                "unknown_label",
+                format!("there are no nodes with the label {label}"),
+                format!("the labels are: {known}"),
+            ));
+        }
+        if request.count == 0 || request.count > COUNT_MAX {
+            return Err(Refused::new(
+                "bad_request",
+                format!("{} nodes in one request", request.count),
+                format!("ask for 1 to {COUNT_MAX}"),
+            ));
+        }
+        if !self.providers.values().any(|p| p.spec.offers(label, request.count)) {
+            return Err(Refused::new(
+                "never_fits",
+                format!("no provider has room for {} nodes of {label}", request.count),
+                "raise max_servers (or cpus, memory_mib) of a provider, or ask for fewer",
+            ));
+        }
+        if self.requests.len() >= REQUESTS_MAX {
+            return Err(Refused::new(
+                "queue_full",
+                format!("{REQUESTS_MAX} runs wait for nodes already"),
+                "try again later",
+            ));
+        }
+        Ok(label.clone())
+    }
+
+    /// What a run has.
+    pub(super) fn nodes_of(&self, run: RunId) -> Vec<NodeId> {
+        let of_run = |(id, e): (&NodeId, &super::pool::Entry)| {
+            (e.row.state.run() == Some(run)).then_some(*id)
+        };
+        self.nodes.iter().filter_map(of_run).collect()
+    }
+
+    /// Ends those requests that are served, or that lost what they had.
+    pub(super) fn answer(&mut self) {
+        let runs: Vec<RunId> = self.requests.keys().copied().collect();
+        for run in runs {
+            let Some(waiter) = self.requests.get(&run) else { continue };
+            let (count, resumes) = (waiter.request.count as usize, waiter.resumes);
+            let in_use = NodeState::InUse(run);
+            let known = |e: &&super::pool::Entry| {
+                !resumes || self.providers.get(&e.row.provider).is_some_and(|p| p.listed.is_some())
+            };
+            let all = self.nodes.values().filter(|e| e.row.state == in_use);
+            let had = all.clone().count();
+            let nodes: Vec<NodeId> = all.filter(known).map(|e| e.row.id).collect();
+            if nodes.len() >= count {
+                self.end(run, Outcome::Served(nodes));
+            } else if resumes && had < count {
+                self.end(run, Outcome::GivenUp("its node was lost".to_owned()));
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, run: RunId, outcome: Outcome) {
+        if self.requests.remove(&run).is_some() {
+            self.changes.outcomes.insert(run, outcome);
+        }
+    }
+
+    /// A build of a label failed: the first who waits for one bears it.
+    pub(super) fn bear(&mut self, label: &Label, reason: &str) {
+        let max = self.policy.failures_max;
+        let first = self
+            .requests
+            .values_mut()
+            .filter(|w| w.label == *label && !w.resumes)
+            .min_by_key(|w| w.rank());
+        let Some(waiter) = first else { return };
+        waiter.failures += 1;
+        if waiter.failures >= max {
+            let run = waiter.request.run;
+            let failures = waiter.failures;
+            let why = format!("{failures} nodes of {label} failed one after the other: {reason}");
+            self.end(run, Outcome::GivenUp(why));
+            self.give_back(run);
+        }
+    }
+}

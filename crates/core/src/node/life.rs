@@ -1,0 +1,264 @@
+//! A node's life: what each event does to it.
+
+use super::model::{Hold, NodeState};
+use super::pool::{Pool, Provider, Trouble, shortened};
+use crate::id::{NodeId, ProviderName, RunId};
+use crate::refused::Refused;
+use crate::time::Time;
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+impl Pool {
+    pub(super) fn give_back(&mut self, run: RunId) {
+        self.requests.remove(&run);
+        for id in self.nodes_of(run) {
+            let held = self.nodes.get(&id).is_some_and(|e| e.row.hold.is_some());
+            if held {
+                self.set(id, NodeState::Held);
+            } else {
+                self.delete(id, "its run is over");
+            }
+        }
+    }
+
+    pub(super) fn built(&mut self, id: NodeId, result: Result<String, String>) {
+        let Some(entry) = self.in_state(id, NodeState::Building) else { return };
+        match result {
+            Ok(machine) => {
+                entry.row.machine = machine;
+                self.set(id, NodeState::Testing);
+            }
+            Err(reason) => self.failed_build(id, &reason),
+        }
+    }
+
+    pub(super) fn tested(&mut self, id: NodeId, result: Result<(), String>) {
+        let now = self.now;
+        let Some(entry) = self.in_state(id, NodeState::Testing) else { return };
+        let proven = entry.proven;
+        match result {
+            Ok(()) => {
+                entry.proven = true;
+                entry.seen = now;
+                self.set(id, NodeState::Ready);
+                if !proven {
+                    self.well_again(id);
+                }
+            }
+            Err(reason) if proven => self.lost(id, &reason),
+            Err(reason) => self.failed_build(id, &reason),
+        }
+    }
+
+    pub(super) fn handed(&mut self, id: NodeId, result: Result<(), String>) {
+        let Some(entry) = self.nodes.get_mut(&id) else { return };
+        let NodeState::Handing(run) = entry.row.state else { return };
+        match result {
+            Ok(()) => self.set(id, NodeState::InUse(run)),
+            Err(reason) => {
+                let label = entry.row.label.clone();
+                self.delete(id, &format!("it was not as ready as it said: {reason}"));
+                self.bear(&label, &reason);
+            }
+        }
+    }
+
+    pub(super) fn lost(&mut self, id: NodeId, reason: &str) {
+        let Some(entry) = self.nodes.get(&id) else { return };
+        match entry.row.state {
+            NodeState::Building => self.failed_build(id, reason),
+            NodeState::Testing if !entry.proven => self.failed_build(id, reason),
+            NodeState::Testing
+            | NodeState::Ready
+            | NodeState::Handing(_)
+            | NodeState::InUse(_)
+            | NodeState::Held => self.delete(id, &format!("lost: {reason}")),
+            NodeState::Deleting => {}
+        }
+    }
+
+    pub(super) fn deleted(&mut self, id: NodeId, result: Result<(), String>) {
+        let pause = self.nodes.get(&id).map(|e| self.pause(e.failures + 1)).unwrap_or_default();
+        let now = self.now;
+        let Some(entry) = self.in_state(id, NodeState::Deleting) else { return };
+        match result {
+            Ok(()) => self.forget(id),
+            Err(reason) => {
+                entry.failures += 1;
+                entry.not_before = now.after(pause);
+                entry.row.reason = shortened(&format!("it cannot be deleted: {reason}"));
+                self.changes.nodes.insert(id);
+            }
+        }
+    }
+
+    pub(super) fn listed(
+        &mut self,
+        name: &ProviderName,
+        asked: Time,
+        result: Result<BTreeSet<String>, String>,
+    ) {
+        let Some(provider) = self.providers.get_mut(name) else { return };
+        let names = match result {
+            Ok(names) => names,
+            Err(reason) => {
+                let reason = shortened(&reason);
+                if provider.unreachable.replace(reason.clone()).is_none() {
+                    self.changes.news.push((name.clone(), format!("cannot be reached: {reason}")));
+                }
+                return;
+            }
+        };
+        if provider.unreachable.take().is_some() {
+            self.changes.news.push((name.clone(), "can be reached again".to_owned()));
+        }
+        provider.listed = Some(asked);
+        let mine = self.nodes.values().filter(|e| e.row.provider == *name);
+        let known: BTreeSet<&str> = mine.clone().map(|e| e.row.name.as_str()).collect();
+        provider.buried.retain(|_, at| *at >= asked);
+        let alien = |name: &&String| {
+            !known.contains(name.as_str()) && !provider.buried.contains_key(name.as_str())
+        };
+        let aliens: BTreeSet<String> = names.iter().filter(alien).cloned().collect();
+        for name_of in aliens.difference(&provider.aliens) {
+            let told = format!("has a machine {name_of} that no node is; it is deleted");
+            self.changes.news.push((name.clone(), told));
+        }
+        provider.aliens = aliens;
+        // One that came to be after the question was put may be missing from the answer.
+        let missing: Vec<NodeId> = mine
+            .filter(|e| !matches!(e.row.state, NodeState::Building | NodeState::Deleting))
+            .filter(|e| e.row.since < asked && !names.contains(&e.row.name))
+            .map(|e| e.row.id)
+            .collect();
+        for id in missing {
+            self.lost(id, "its provider does not have it any more");
+        }
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        id: NodeId,
+        length: Duration,
+        reason: &str,
+    ) -> Result<(), Refused> {
+        if length.is_zero() || length > self.policy.hold_max {
+            let most = self.policy.hold_max.as_secs() / 3600;
+            let message = format!("a hold of {} s", length.as_secs());
+            return Err(Refused::new("bad_request", message, format!("use at most {most} h")));
+        }
+        let until = self.now.after(length);
+        let Some(entry) = self.nodes.get_mut(&id) else { return Err(no_such_node(id)) };
+        let now_held = match entry.row.state {
+            NodeState::Ready => true,
+            NodeState::Held | NodeState::InUse(_) | NodeState::Handing(_) => false,
+            NodeState::Building | NodeState::Testing | NodeState::Deleting => {
+                let message = format!("node {id} is {}", entry.row.state.word());
+                let hint = "only nodes that are ready, in use or held can be held";
+                return Err(Refused::new("wrong_state", message, hint));
+            }
+        };
+        entry.row.hold = Some(Hold { until, reason: shortened(reason) });
+        self.changes.nodes.insert(id);
+        if now_held {
+            self.set(id, NodeState::Held);
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete_by_hand(&mut self, id: NodeId) -> Result<(), Refused> {
+        let Some(entry) = self.nodes.get(&id) else { return Err(no_such_node(id)) };
+        match entry.row.state {
+            NodeState::Handing(run) | NodeState::InUse(run) => Err(Refused::new(
+                "in_use",
+                format!("run {run} has node {id}"),
+                "cancel the run: its node goes with it",
+            )),
+            NodeState::Building | NodeState::Testing | NodeState::Ready | NodeState::Held => {
+                self.delete(id, "by hand");
+                Ok(())
+            }
+            NodeState::Deleting => {
+                // Try it at once.
+                let now = self.now;
+                if let Some(entry) = self.nodes.get_mut(&id) {
+                    entry.not_before = now;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What time alone does.
+    pub(super) fn pass_time(&mut self) {
+        let now = self.now;
+        let mut due: Vec<(NodeId, &'static str)> = Vec::new();
+        let mut again: Vec<NodeId> = Vec::new();
+        for (id, entry) in &self.nodes {
+            match entry.row.state {
+                NodeState::Held if entry.row.hold.as_ref().is_none_or(|h| h.until <= now) => {
+                    due.push((*id, "its hold is over"));
+                }
+                NodeState::InUse(_) if entry.reclaim.is_some_and(|until| until <= now) => {
+                    due.push((*id, "its run did not go on after a restart"));
+                }
+                NodeState::Ready if now >= entry.seen.after(self.policy.recheck) => {
+                    again.push(*id);
+                }
+                NodeState::Building
+                | NodeState::Testing
+                | NodeState::Ready
+                | NodeState::Handing(_)
+                | NodeState::InUse(_)
+                | NodeState::Held
+                | NodeState::Deleting => {}
+            }
+        }
+        for (id, reason) in due {
+            self.delete(id, reason);
+        }
+        for id in again {
+            self.set(id, NodeState::Testing);
+        }
+    }
+
+    fn in_state(&mut self, id: NodeId, state: NodeState) -> Option<&mut super::pool::Entry> {
+        self.nodes.get_mut(&id).filter(|entry| entry.row.state == state)
+    }
+
+    fn failed_build(&mut self, id: NodeId, reason: &str) {
+        let Some(entry) = self.nodes.get(&id) else { return };
+        let (label, name) = (entry.row.label.clone(), entry.row.provider.clone());
+        let failures = self.trouble(&name, &label).map_or(0, |t| t.failures) + 1;
+        let until = self.now.after(self.pause(failures));
+        if let Some(provider) = self.providers.get_mut(&name) {
+            let trouble = Trouble { failures, until, reason: shortened(reason) };
+            provider.trouble.insert(label.clone(), trouble);
+            let told = format!("{failures} builds of {label} in a row failed: {reason}");
+            self.changes.news.push((name, told));
+        }
+        self.delete(id, &format!("it was not built: {reason}"));
+        self.bear(&label, reason);
+    }
+
+    fn well_again(&mut self, id: NodeId) {
+        let Some(entry) = self.nodes.get(&id) else { return };
+        let (label, name) = (&entry.row.label, &entry.row.provider);
+        let provider: Option<&mut Provider> = self.providers.get_mut(name);
+        if provider.is_some_and(|p| p.trouble.remove(label).is_some()) {
+            self.changes.news.push((name.clone(), format!("{label} can be built again")));
+        }
+    }
+
+    pub(super) fn trouble(
+        &self,
+        provider: &ProviderName,
+        label: &crate::id::Label,
+    ) -> Option<&Trouble> {
+        self.providers.get(provider)?.trouble.get(label)
+    }
+}
+
+fn no_such_node(id: NodeId) -> Refused {
+    Refused::new("no_such_node", format!("there is no node {id}"), "see `toci node list`")
+}

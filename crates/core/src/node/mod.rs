@@ -1,0 +1,45 @@
+//! Nodes: the pool of machines that jobs run on.
+//!
+//! [`Pool`] is the whole of it as one pure value. The server's node task owns one, feeds it [`Event`]s with the time,
+//! writes the rows that changed ([`Changes`]) in one transaction, and then does what is [`Wanted`]. All of it is
+//! level-triggered: after a crash the rows are read and the same is wanted again.
+//!
+//! ```text
+//!   Building ──built──▶ Testing ──well──▶ Ready ──chosen──▶ Handing ──guard written──▶ InUse ──run over──▶ Deleting ──▶ (gone)
+//!      │ failed            │ ▲               │                 │                         │ hold asked for     ▲
+//!      │                   │ └──to be looked at again          │ used already            ▼                    │
+//!      └───────────────────┴────────────────┴──lost────────────┴─────────────────────▶ Held ──its end─────────┘
+//! ```
+//!
+//! What holds after every event:
+//! * A node serves one run in its life. Its number and its name are never used again.
+//! * A provider never has more nodes, in any state, than its `max_servers` (or memory, or CPUs) allow. A node counts
+//!   until its provider has said that it is deleted.
+//! * Requests are served by precedence, then relative priority, then age. A request that cannot be served now keeps
+//!   what it needs from those behind it; nodes that are ready and that nobody asked for make room for it.
+//! * Every request is served, refused at once because it can never be served, or given up after
+//!   [`Policy::failures_max`] builds for its label failed while it waited.
+//! * All nodes of one request are of one provider, so that they can reach each other.
+//! * Where builds fail, no further one is begun for a growing time; then one is tried.
+//! * After a crash: what was being built or handed over is deleted, what was ready is tested again, what was in use is
+//!   kept for [`Policy::reclaim`], so that a run that goes on finds it, and then deleted. Machines that a provider
+//!   has and no row knows are deleted.
+
+mod ask;
+mod life;
+mod model;
+mod plan;
+mod policy;
+mod pool;
+mod settings;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use ask::Request;
+pub use model::{Hold, Node, NodeState, Rows};
+pub use policy::{COUNT_MAX, HISTORY_MAX, Policy, REQUESTS_MAX, TEXT_MAX_BYTES};
+pub use pool::{Changes, Event, Outcome, Pool};
+pub use settings::{Amount, LabelSpec, PoolSpec, ProviderSpec, Settings};
+pub use view::{ProviderView, Wanted};

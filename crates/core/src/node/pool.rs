@@ -1,0 +1,379 @@
+//! The pool itself: what it holds, how it is loaded, and the one entry for every event.
+
+use super::ask::{Request, Waiter};
+use super::model::{Node, NodeState, Rows};
+use super::policy::Policy;
+use super::settings::{ProviderSpec, Settings};
+use crate::id::{Label, NodeId, ProviderName, RunId};
+use crate::refused::Refused;
+use crate::time::Time;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Everything that can happen to the pool. What it says of a node that is in another state than it supposes changes
+/// nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A run asks for nodes. Again is no harm: the same run gets the same nodes.
+    Ask(Request),
+    /// A run does not want them any more, or is over.
+    GiveBack(RunId),
+    /// How making a node ended: what finds it again, or why it failed.
+    Built {
+        /// Which.
+        node: NodeId,
+        /// How.
+        result: Result<String, String>,
+    },
+    /// Whether a node is fit for a run.
+    Tested {
+        /// Which.
+        node: NodeId,
+        /// Or why not.
+        result: Result<(), String>,
+    },
+    /// Whether a node's guard was written.
+    Handed {
+        /// Which.
+        node: NodeId,
+        /// Or why not.
+        result: Result<(), String>,
+    },
+    /// A node is not there any more.
+    Lost {
+        /// Which.
+        node: NodeId,
+        /// What was seen.
+        reason: String,
+    },
+    /// How deleting a node ended.
+    Deleted {
+        /// Which.
+        node: NodeId,
+        /// Or why it is still there.
+        result: Result<(), String>,
+    },
+    /// What a provider has of ours.
+    Listed {
+        /// Which.
+        provider: ProviderName,
+        /// When the question was put.
+        asked: Time,
+        /// Names, or why it could not be asked.
+        result: Result<BTreeSet<String>, String>,
+    },
+    /// Deleting a machine that no row knows was tried; the next list says whether it worked.
+    AlienDone {
+        /// Where.
+        provider: ProviderName,
+        /// Which.
+        name: String,
+    },
+    /// Keep a node for people: at once, or when its run is over.
+    Hold {
+        /// Which.
+        node: NodeId,
+        /// From now.
+        length: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// Delete a node, also one that is held; refused while a run has it.
+    Delete(NodeId),
+    /// Time has passed.
+    Tick,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// These are its nodes.
+    Served(Vec<NodeId>),
+    /// It cannot be served, and why.
+    GivenUp(String),
+}
+
+/// What changed since the last [`Pool::take_changes`]. Rows are written first, in one transaction; then the rest is
+/// told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Nodes to write, if they are still there.
+    pub nodes: BTreeSet<NodeId>,
+    /// Nodes whose rows are to be removed.
+    pub gone: BTreeSet<NodeId>,
+    /// Requests that are over.
+    pub outcomes: BTreeMap<RunId, Outcome>,
+    /// For people: what went wrong with a provider, or that it is well again.
+    pub news: Vec<(ProviderName, String)>,
+}
+
+impl Changes {
+    /// Nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Changes::default()
+    }
+}
+
+/// A node and what is known of it while the pool lives.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) row: Node,
+    /// It was ready once: when it fails now, that is no failed build.
+    pub(super) proven: bool,
+    /// When it was last found fit.
+    pub(super) seen: Time,
+    /// Until when it waits for its run, after a restart.
+    pub(super) reclaim: Option<Time>,
+    /// Deleting it is not tried before ...
+    pub(super) not_before: Time,
+    /// ... for so often it failed.
+    pub(super) failures: u32,
+}
+
+/// Failed builds of a label at a provider, in a row.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) failures: u32,
+    /// No build before this.
+    pub(super) until: Time,
+    pub(super) reason: String,
+}
+
+/// A provider and what is known of it while the pool lives.
+#[derive(Clone, Debug)]
+pub(super) struct Provider {
+    pub(super) spec: ProviderSpec,
+    /// When its last good list was asked for; none: not yet asked.
+    pub(super) listed: Option<Time>,
+    /// Why it cannot be asked at present.
+    pub(super) unreachable: Option<String>,
+    /// Machines of ours that no row knows.
+    pub(super) aliens: BTreeSet<String>,
+    /// When nodes went that an older list may still name.
+    pub(super) buried: BTreeMap<String, Time>,
+    pub(super) trouble: BTreeMap<Label, Trouble>,
+}
+
+/// All nodes and all requests. See [`super`].
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub(super) policy: Policy,
+    pub(super) settings: Settings,
+    pub(super) now: Time,
+    pub(super) nodes: BTreeMap<NodeId, Entry>,
+    pub(super) last_node: u64,
+    pub(super) providers: BTreeMap<ProviderName, Provider>,
+    pub(super) requests: BTreeMap<RunId, Waiter>,
+    /// Labels of the latest requests.
+    pub(super) history: VecDeque<Label>,
+    pub(super) changes: Changes,
+}
+
+impl Pool {
+    /// The pool as the store has it. What was begun and not finished is deleted; see [`super`].
+    #[must_use]
+    pub fn load(rows: Rows, settings: Settings, policy: Policy, now: Time) -> Pool {
+        let providers = settings
+            .providers
+            .iter()
+            .map(|spec| {
+                let provider = Provider {
+                    spec: spec.clone(),
+                    listed: None,
+                    unreachable: None,
+                    aliens: BTreeSet::new(),
+                    buried: BTreeMap::new(),
+                    trouble: BTreeMap::new(),
+                };
+                (spec.name.clone(), provider)
+            })
+            .collect();
+        let mut pool = Pool {
+            policy,
+            settings,
+            now,
+            nodes: BTreeMap::new(),
+            last_node: rows.last_node,
+            providers,
+            requests: BTreeMap::new(),
+            history: VecDeque::new(),
+            changes: Changes::default(),
+        };
+        for row in rows.nodes {
+            pool.load_node(row);
+        }
+        pool
+    }
+
+    fn load_node(&mut self, row: Node) {
+        let id = row.id;
+        self.last_node = self.last_node.max(id.0);
+        let state = row.state;
+        let known = self.providers.contains_key(&row.provider);
+        let mut entry = Entry {
+            row,
+            proven: true,
+            seen: self.now,
+            reclaim: None,
+            not_before: self.now,
+            failures: 0,
+        };
+        if matches!(state, NodeState::InUse(_)) {
+            entry.reclaim = Some(self.now.after(self.policy.reclaim));
+        }
+        self.nodes.insert(id, entry);
+        if !known {
+            // Whoever removed the provider from the settings looks after what is there.
+            self.forget(id);
+            return;
+        }
+        match state {
+            NodeState::Building | NodeState::Testing | NodeState::Handing(_) => {
+                self.delete(id, "the server stopped while it was being made ready");
+            }
+            NodeState::Ready => self.set(id, NodeState::Testing),
+            NodeState::InUse(_) | NodeState::Held | NodeState::Deleting => {}
+        }
+    }
+
+    /// Takes an event in; the answer is who it was about.
+    pub fn on(&mut self, event: Event, now: Time) -> Result<(), Refused> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Ask(request) => self.ask(request)?,
+            Event::GiveBack(run) => self.give_back(run),
+            Event::Built { node, result } => self.built(node, result),
+            Event::Tested { node, result } => self.tested(node, result),
+            Event::Handed { node, result } => self.handed(node, result),
+            Event::Lost { node, reason } => self.lost(node, &reason),
+            Event::Deleted { node, result } => self.deleted(node, result),
+            Event::Listed { provider, asked, result } => self.listed(&provider, asked, result),
+            Event::AlienDone { provider, name } => {
+                if let Some(provider) = self.providers.get_mut(&provider) {
+                    provider.aliens.remove(&name);
+                }
+            }
+            Event::Hold { node, length, reason } => self.hold(node, length, &reason)?,
+            Event::Delete(node) => self.delete_by_hand(node)?,
+            Event::Tick => {}
+        }
+        self.pass_time();
+        self.settle();
+        Ok(())
+    }
+
+    /// What changed since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The highest number that was ever given.
+    #[must_use]
+    pub fn last_node(&self) -> u64 {
+        self.last_node
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id).map(|entry| &entry.row)
+    }
+
+    /// All nodes, the oldest first.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Node> {
+        self.nodes.values().map(|entry| &entry.row)
+    }
+
+    /// What an operator configured.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The label of those who do not say.
+    #[must_use]
+    pub fn default_label(&self) -> Option<&Label> {
+        self.settings.labels.first().map(|label| &label.name)
+    }
+
+    /// Changes a node's state and notes that its row must be written.
+    pub(super) fn set(&mut self, id: NodeId, state: NodeState) {
+        let now = self.now;
+        if let Some(entry) = self.nodes.get_mut(&id)
+            && entry.row.state != state
+        {
+            entry.row.state = state;
+            entry.row.since = now;
+            self.changes.nodes.insert(id);
+        }
+    }
+
+    /// Wants a node deleted.
+    pub(super) fn delete(&mut self, id: NodeId, reason: &str) {
+        let now = self.now;
+        if let Some(entry) = self.nodes.get_mut(&id)
+            && entry.row.state != NodeState::Deleting
+        {
+            entry.row.reason = shortened(reason);
+            entry.row.hold = None;
+            entry.not_before = now;
+            entry.failures = 0;
+            self.set(id, NodeState::Deleting);
+        }
+    }
+
+    /// A node is gone.
+    pub(super) fn forget(&mut self, id: NodeId) {
+        let Some(entry) = self.nodes.remove(&id) else { return };
+        self.changes.nodes.remove(&id);
+        self.changes.gone.insert(id);
+        if let Some(provider) = self.providers.get_mut(&entry.row.provider) {
+            provider.buried.insert(entry.row.name, self.now);
+        }
+    }
+
+    /// A new node, to be built.
+    pub(super) fn begin(&mut self, provider: &ProviderName, label: &Label) -> NodeId {
+        self.last_node += 1;
+        let id = NodeId(self.last_node);
+        let row = Node {
+            id,
+            name: format!("{label}-{provider}-{}", id.0),
+            label: label.clone(),
+            provider: provider.clone(),
+            state: NodeState::Building,
+            since: self.now,
+            machine: String::new(),
+            job: String::new(),
+            hold: None,
+            reason: String::new(),
+        };
+        let entry = Entry {
+            row,
+            proven: false,
+            seen: self.now,
+            reclaim: None,
+            not_before: self.now,
+            failures: 0,
+        };
+        self.nodes.insert(id, entry);
+        self.changes.nodes.insert(id);
+        id
+    }
+
+    /// `pause_min`, doubled with each failure after the first, up to `pause_max`.
+    pub(super) fn pause(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(20);
+        self.policy.pause_min.saturating_mul(1 << doublings).min(self.policy.pause_max)
+    }
+}
+
+/// A reason, cut to what may be kept.
+pub(super) fn shortened(text: &str) -> String {
+    let mut end = text.len().min(super::policy::TEXT_MAX_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

@@ -1,0 +1,99 @@
+//! What an operator configures: labels and providers.
+
+use crate::id::{Label, ProviderName};
+use std::collections::BTreeMap;
+
+/// What a node takes, or what there is of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    /// Machines.
+    pub servers: u64,
+    /// CPUs.
+    pub cpus: u64,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+}
+
+impl Amount {
+    /// Nothing.
+    pub const NONE: Amount = Amount { servers: 0, cpus: 0, memory_mib: 0 };
+
+    /// What is left; none when it does not suffice.
+    #[must_use]
+    pub fn less(self, part: Amount) -> Option<Amount> {
+        Some(Amount {
+            servers: self.servers.checked_sub(part.servers)?,
+            cpus: self.cpus.checked_sub(part.cpus)?,
+            memory_mib: self.memory_mib.checked_sub(part.memory_mib)?,
+        })
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Amount) -> Amount {
+        Amount {
+            servers: self.servers.saturating_add(other.servers),
+            cpus: self.cpus.saturating_add(other.cpus),
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+        }
+    }
+
+    /// So many of it.
+    #[must_use]
+    pub fn times(self, n: u32) -> Amount {
+        let n = u64::from(n);
+        Amount {
+            servers: self.servers.saturating_mul(n),
+            cpus: self.cpus.saturating_mul(n),
+            memory_mib: self.memory_mib.saturating_mul(n),
+        }
+    }
+}
+
+/// A kind of node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelSpec {
+    /// What jobs ask for.
+    pub name: Label,
+    /// So many are kept ready.
+    pub min_ready: u32,
+}
+
+/// How a provider makes nodes of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// So many at most.
+    pub max: u64,
+    /// What one takes.
+    pub cost: Amount,
+}
+
+/// Where nodes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderSpec {
+    /// Its name.
+    pub name: ProviderName,
+    /// All that may be taken of it.
+    pub quota: Amount,
+    /// What it offers.
+    pub pools: BTreeMap<Label, PoolSpec>,
+}
+
+impl ProviderSpec {
+    /// Whether so many nodes of a label can be there at all.
+    #[must_use]
+    pub fn offers(&self, label: &Label, count: u32) -> bool {
+        self.pools.get(label).is_some_and(|pool| {
+            pool.max >= u64::from(count) && self.quota.less(pool.cost.times(count)).is_some()
+        })
+    }
+}
+
+/// All of it. The first label is the default one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Labels.
+    pub labels: Vec<LabelSpec>,
+    /// Providers.
+    pub providers: Vec<ProviderSpec>,
+}

@@ -1,0 +1,89 @@
+//! Providers: where nodes come from. All are behind one port, and none decides anything: which node is built, tested
+//! or deleted when is `toci_core::node`'s business.
+//!
+//! | kind | what a node is |
+//! |---|---|
+//! | [`local`] | a sandbox of processes on this machine |
+//! | [`fixed`], `static` in settings | an existing machine, cleaned after each use |
+
+pub mod fixed;
+pub mod local;
+
+use crate::node::Session;
+pub use crate::source::Work;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+use toci_core::id::Label;
+
+/// Why a provider did not do something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct ProviderError {
+    /// What was tried.
+    pub what: String,
+    /// What went wrong.
+    pub why: String,
+}
+
+impl ProviderError {
+    /// An error from whatever can be shown, with its causes.
+    pub fn new(what: impl Into<String>, error: &dyn std::error::Error) -> ProviderError {
+        let mut why = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            why.push_str(": ");
+            why.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        ProviderError { what: what.into(), why }
+    }
+
+    /// An error in words.
+    pub fn said(what: impl Into<String>, why: impl Into<String>) -> ProviderError {
+        ProviderError { what: what.into(), why: why.into() }
+    }
+}
+
+/// A machine that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The way there.
+    pub session: Session,
+    /// Its address in its cloud, if it has one.
+    pub address: Option<IpAddr>,
+    /// What [`Provider::find`] needs to find it again, besides its name; kept by the server.
+    pub token: String,
+}
+
+/// Where nodes come from. Futures may be dropped at any point; what was begun is then found by its name and deleted.
+pub trait Provider: Send + Sync + core::fmt::Debug {
+    /// Its kind, for people.
+    fn kind(&self) -> &'static str;
+
+    /// How often it is worth asking what it has.
+    fn list_every(&self) -> Duration;
+
+    /// Makes a machine of this name, which was never used before. When this returns, the machine can be reached.
+    fn create<'a>(
+        &'a self,
+        name: &'a str,
+        label: &'a Label,
+    ) -> Work<'a, Result<Machine, ProviderError>>;
+
+    /// The machine of this name, after a restart; none when it is not there any more.
+    fn find<'a>(
+        &'a self,
+        name: &'a str,
+        token: &'a str,
+    ) -> Work<'a, Result<Option<Machine>, ProviderError>>;
+
+    /// The names of all machines that were made here, also those that nobody remembers.
+    fn list(&self) -> Work<'_, Result<BTreeSet<String>, ProviderError>>;
+
+    /// Deletes the machine of this name and all that belongs to it. One that is not there is no error.
+    fn delete<'a>(&'a self, name: &'a str, token: &'a str) -> Work<'a, Result<(), ProviderError>>;
+
+    /// A machine that the server remembers from before a restart. Called before anything else.
+    fn remember(&self, _name: &str, _token: &str) {}
+}

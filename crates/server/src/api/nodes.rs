@@ -1,0 +1,134 @@
+//! `/nodes`, `/providers`.
+
+use super::error::Problem;
+use super::extract::{Caller, Question};
+use super::state::{Api, Shared};
+use crate::tasks::node::{NodeError, NodePool};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use std::time::Duration;
+use toci_core::id::NodeId;
+use toci_wire::api::{ErrorBody, Node, NodeHold, Provider};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+type Answered<T> = Result<Json<T>, Problem>;
+
+pub(crate) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(hold))
+        .routes(routes!(delete))
+        .routes(routes!(providers))
+}
+
+impl From<NodeError> for Problem {
+    fn from(error: NodeError) -> Problem {
+        match error {
+            NodeError::Refused(r) => {
+                let status = match r.code {
+                    "no_such_node" => StatusCode::NOT_FOUND,
+                    "bad_request" => StatusCode::UNPROCESSABLE_ENTITY,
+                    _ => StatusCode::CONFLICT,
+                };
+                Problem::refused(status, r.code, r.message, r.hint)
+            }
+            NodeError::Impossible(why) => {
+                Problem::refused(StatusCode::UNPROCESSABLE_ENTITY, "never_fits", why, "")
+            }
+            NodeError::Failed(why) => {
+                let hint = "try again; the server's log has the cause";
+                Problem::failed(StatusCode::SERVICE_UNAVAILABLE, "failed", why, hint)
+            }
+            NodeError::Stopped => {
+                let message = error.to_string();
+                let hint = "try again in a moment";
+                Problem::failed(StatusCode::SERVICE_UNAVAILABLE, "stopping", message, hint)
+            }
+        }
+    }
+}
+
+fn pool(api: &Api) -> Result<&NodePool, Problem> {
+    api.nodes.as_ref().ok_or_else(|| {
+        Problem::not_found(
+            "no_nodes",
+            "this server has no nodes",
+            "add a [[label]] and a [[provider]] to its settings",
+        )
+    })
+}
+
+fn node_id(text: &str) -> Result<NodeId, Problem> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        Problem::not_found(
+            "no_such_node",
+            format!("there is no node `{shown}`"),
+            "a node is written N and a number; `toci node list` shows them",
+        )
+    })
+}
+
+/// List nodes.
+#[utoipa::path(get, path = "/nodes", tag = "nodes", security(("token" = ["read_only"])),
+    responses((status = 200, body = Vec<Node>), (status = "default", body = ErrorBody)))]
+async fn list(State(api): State<Shared>, caller: Caller) -> Answered<Vec<Node>> {
+    caller.may_look()?;
+    Ok(Json(pool(&api)?.nodes().await?))
+}
+
+/// Show a node.
+#[utoipa::path(get, path = "/nodes/{node}", tag = "nodes", security(("token" = ["read_only"])),
+    params(("node" = String, Path, description = "`N<number>`")),
+    responses((status = 200, body = Node), (status = "default", body = ErrorBody)))]
+async fn show(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(node): Path<String>,
+) -> Answered<Node> {
+    caller.may_look()?;
+    Ok(Json(pool(&api)?.node(node_id(&node)?).await?))
+}
+
+/// Keep it for people to look at: at once when it is ready, otherwise when its run is over.
+#[utoipa::path(post, path = "/nodes/{node}/hold", tag = "nodes", security(("token" = ["operator"])),
+    request_body = NodeHold,
+    params(("node" = String, Path, description = "`N<number>`")),
+    responses((status = 200, body = Node), (status = "default", body = ErrorBody)))]
+async fn hold(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(node): Path<String>,
+    Question(question): Question<NodeHold>,
+) -> Answered<Node> {
+    caller.may_operate()?;
+    let length = Duration::from_secs(question.for_s);
+    let reason = format!("{} ({})", question.reason, caller.subject());
+    Ok(Json(pool(&api)?.hold(node_id(&node)?, length, reason).await?))
+}
+
+/// Delete it, also when it is held; refused while a run has it.
+#[utoipa::path(post, path = "/nodes/{node}/delete", tag = "nodes",
+    security(("token" = ["operator"])),
+    params(("node" = String, Path, description = "`N<number>`")),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn delete(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(node): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.may_operate()?;
+    pool(&api)?.delete(node_id(&node)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List providers of nodes.
+#[utoipa::path(get, path = "/providers", tag = "nodes", security(("token" = ["read_only"])),
+    responses((status = 200, body = Vec<Provider>), (status = "default", body = ErrorBody)))]
+async fn providers(State(api): State<Shared>, caller: Caller) -> Answered<Vec<Provider>> {
+    caller.may_look()?;
+    Ok(Json(pool(&api)?.providers().await?))
+}

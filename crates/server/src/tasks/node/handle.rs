@@ -1,0 +1,208 @@
+//! The handle by which everybody else reaches the node pool.
+
+use super::COMMANDS_MAX;
+use super::clock::Clock;
+use super::error::NodeError;
+use super::run::{Command, State};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use toci_core::id::{Label, NodeId, ProviderName, RunId};
+use toci_core::layout::Precedence;
+use toci_core::node::{Event, Policy, Pool, Request, Settings};
+use toci_core::time::Time;
+use toci_edge::node::Session;
+use toci_edge::provider::Provider;
+use toci_store::{Store, StoreError};
+use toci_wire::api;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What a pool is made of.
+#[derive(Debug)]
+pub struct PoolParts {
+    /// Labels and providers.
+    pub settings: Settings,
+    /// What it decides by.
+    pub policy: Policy,
+    /// Every provider of the settings.
+    pub providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
+}
+
+/// A wish for nodes.
+#[derive(Clone, Debug)]
+pub struct NodeRequest {
+    /// For which run. Asking again for the same run gives the same nodes.
+    pub run: RunId,
+    /// None: the default label, which is the first one.
+    pub label: Option<Label>,
+    /// How many.
+    pub count: u32,
+    /// How urgent.
+    pub precedence: Precedence,
+    /// Among equals, the smaller number goes first.
+    pub relative_priority: u32,
+    /// Since when it is wanted.
+    pub since: Time,
+    /// For which job.
+    pub job: String,
+}
+
+/// A node that belongs to a run.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    /// Its number. A run that asks again after a restart must find the same ones.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub label: Label,
+    /// Where it is.
+    pub provider: String,
+    /// Its address in its cloud, if it has one.
+    pub cloud_address: Option<IpAddr>,
+    /// The way there.
+    pub session: Session,
+    /// Becomes true when it is lost.
+    pub lost: watch::Receiver<bool>,
+}
+
+/// A handle to the node pool; clones are cheap. The task behind it ends when all are dropped.
+#[derive(Clone, Debug)]
+pub struct NodePool {
+    commands: mpsc::Sender<Command>,
+}
+
+impl NodePool {
+    /// Reads the pool from the store, whose book must have been claimed, and starts the task.
+    pub async fn start(store: Store, parts: PoolParts) -> Result<NodePool, StoreError> {
+        let rows = store.read_nodes().await?;
+        let least = rows.nodes.iter().map(|node| node.since).max().unwrap_or_default();
+        let clock = Clock::start(least);
+        for node in &rows.nodes {
+            if let Some(provider) = parts.providers.get(&node.provider) {
+                provider.remember(&node.name, &node.machine);
+            }
+        }
+        let pool = Pool::load(rows, parts.settings, parts.policy, clock.now());
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let state = State::new(pool, clock, store, parts.providers);
+        tokio::spawn(state.run(receiver));
+        Ok(NodePool { commands })
+    }
+
+    /// Waits until the nodes are there. Dropping the future withdraws the wish.
+    pub async fn take(&self, request: NodeRequest) -> Result<Vec<NodeHandle>, NodeError> {
+        let run = request.run;
+        let request = Request {
+            run,
+            label: request.label,
+            count: request.count,
+            precedence: request.precedence,
+            relative_priority: request.relative_priority,
+            since: request.since,
+            job: request.job,
+        };
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Take { request, reply }).await?;
+        let mut wish = Wish { pool: self, run, open: true };
+        let nodes = answer.await.map_err(|_| NodeError::Stopped)?;
+        wish.open = false;
+        nodes
+    }
+
+    /// The run is over with these nodes: they are deleted, or kept if somebody wants to look at them.
+    pub async fn give_back(&self, run: RunId, failed: bool, job: &str) {
+        tracing::debug!(%run, failed, job, "nodes are given back");
+        // Without the task there is nobody to give anything back to; the next one finds the node and deletes it.
+        let _ = self.send(Command::Tell(Event::GiveBack(run))).await;
+    }
+
+    /// Why a run waits; none when it does not.
+    pub async fn waiting(&self, run: RunId) -> Result<Option<String>, NodeError> {
+        self.look(move |state| state.pool.waiting(run)).await
+    }
+
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<api::Node>, NodeError> {
+        self.look(State::nodes).await
+    }
+
+    /// One node.
+    pub async fn node(&self, id: NodeId) -> Result<api::Node, NodeError> {
+        let found = self.look(move |state| state.node(id)).await?;
+        found.ok_or_else(|| {
+            let message = format!("there is no node {id}");
+            toci_core::refused::Refused::new("no_such_node", message, "see `toci node list`").into()
+        })
+    }
+
+    /// All providers.
+    pub async fn providers(&self) -> Result<Vec<api::Provider>, NodeError> {
+        self.look(State::providers).await
+    }
+
+    /// Keeps a node for people: at once, or when its run is over.
+    pub async fn hold(
+        &self,
+        node: NodeId,
+        length: Duration,
+        reason: String,
+    ) -> Result<api::Node, NodeError> {
+        self.apply(Event::Hold { node, length, reason }).await?;
+        self.node(node).await
+    }
+
+    /// Deletes a node, also one that is held.
+    pub async fn delete(&self, node: NodeId) -> Result<(), NodeError> {
+        self.apply(Event::Delete(node)).await
+    }
+
+    async fn apply(&self, event: Event) -> Result<(), NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Apply { event, reply }).await?;
+        answer.await.map_err(|_| NodeError::Stopped)?
+    }
+
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        let look = Box::new(move |state: &State| {
+            // Who no longer listens does not need the answer.
+            let _ = reply.send(look(state));
+        });
+        self.send(Command::Look(look)).await?;
+        answer.await.map_err(|_| NodeError::Stopped)
+    }
+
+    async fn send(&self, command: Command) -> Result<(), NodeError> {
+        self.commands.send(command).await.map_err(|_| NodeError::Stopped)
+    }
+}
+
+/// A wish that is withdrawn when whoever waits goes away.
+struct Wish<'a> {
+    pool: &'a NodePool,
+    run: RunId,
+    open: bool,
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let command = Command::Tell(Event::GiveBack(self.run));
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.pool.commands.try_send(command)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let commands = self.pool.commands.clone();
+            runtime.spawn(async move {
+                // The task has ended: nothing is left to be withdrawn from.
+                let _ = commands.send(command).await;
+            });
+        }
+    }
+}

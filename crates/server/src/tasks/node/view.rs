@@ -1,0 +1,65 @@
+//! Nodes and providers as the API shows them.
+
+use super::run::State;
+use std::collections::BTreeMap;
+use toci_core::id::NodeId;
+use toci_core::node::{Node, NodeState};
+use toci_wire::api;
+
+impl State {
+    pub(super) fn nodes(&self) -> Vec<api::Node> {
+        self.pool.nodes().map(|node| self.shown(node)).collect()
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> Option<api::Node> {
+        self.pool.node(id).map(|node| self.shown(node))
+    }
+
+    fn shown(&self, node: &Node) -> api::Node {
+        let machine = self.machines.get(&node.id);
+        api::Node {
+            id: node.id.to_string(),
+            name: node.name.clone(),
+            label: node.label.to_string(),
+            provider: node.provider.to_string(),
+            state: word(node.state),
+            since_us: node.since.0,
+            address: machine.and_then(|m| m.address).map(|address| address.to_string()),
+            run: node.state.run().map(|run| run.to_string()),
+            job: node.job.clone(),
+            hold_until_us: node.hold.as_ref().map(|hold| hold.until.0),
+            reason: node.hold.as_ref().map_or(&node.reason, |hold| &hold.reason).clone(),
+        }
+    }
+
+    pub(super) fn providers(&self) -> Vec<api::Provider> {
+        let views = self.pool.provider_views();
+        let view = |view: toci_core::node::ProviderView| api::Provider {
+            kind: self.providers.get(&view.name).map_or("", |p| p.kind()).to_owned(),
+            name: view.name.to_string(),
+            reachable: view.reachable,
+            max_servers: view.max_servers,
+            nodes: view
+                .nodes
+                .into_iter()
+                .map(|(k, n)| (k.to_owned(), n))
+                .collect::<BTreeMap<_, _>>(),
+            labels: view.labels,
+            problems: view.problems,
+            paused_until_us: view.paused_until.map(|t| t.0),
+        };
+        views.into_iter().map(view).collect()
+    }
+}
+
+fn word(state: NodeState) -> api::NodeState {
+    match state {
+        NodeState::Building => api::NodeState::Building,
+        NodeState::Testing => api::NodeState::Testing,
+        NodeState::Ready => api::NodeState::Ready,
+        NodeState::Handing(_) => api::NodeState::Handing,
+        NodeState::InUse(_) => api::NodeState::InUse,
+        NodeState::Held => api::NodeState::Held,
+        NodeState::Deleting => api::NodeState::Deleting,
+    }
+}

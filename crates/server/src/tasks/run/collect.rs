@@ -1,0 +1,86 @@
+//! What is fetched from the node when a run is over: `logs/` of its workspace and the job's artifacts.
+
+use super::console::make_folder;
+use super::environment::Places;
+use std::path::Path;
+use std::time::Duration;
+use toci_core::run::steps::COLLECT_LIMIT;
+use toci_edge::node::unpack::{Unpacked, unpack};
+use toci_edge::node::{Session, SessionError};
+
+/// Bytes that are fetched from one node at most.
+pub(super) const FETCH_MAX_BYTES: u64 = 4 << 30;
+/// Globs of artifacts of one job at most.
+const ARTIFACTS_MAX: usize = 100;
+
+/// Fetches it below the run's folder. What cannot be fetched is told and left; the rest is there.
+pub(super) async fn collect(
+    session: &Session,
+    places: &Places,
+    artifacts: &[String],
+    folder: &Path,
+) -> Vec<String> {
+    let mut told = Vec::new();
+    // Brackets make it a glob, which finds nothing where a plain name would be an error.
+    let logs = ["log[s]".to_owned()];
+    fetch(session, places, &logs, folder, &mut told).await;
+    let (good, bad): (Vec<&String>, Vec<&String>) = artifacts
+        .iter()
+        .partition(|glob| !glob.starts_with('/') && !glob.split('/').any(|p| p == ".."));
+    for glob in bad {
+        told.push(format!("artifacts: `{glob}` leads out of the workspace and is left out"));
+    }
+    if good.len() > ARTIFACTS_MAX {
+        told.push(format!("artifacts: only the first {ARTIFACTS_MAX} globs are looked for"));
+    }
+    let globs: Vec<String> = good.into_iter().take(ARTIFACTS_MAX).cloned().collect();
+    if !globs.is_empty() {
+        fetch(session, places, &globs, &folder.join("artifacts"), &mut told).await;
+    }
+    told
+}
+
+async fn fetch(
+    session: &Session,
+    places: &Places,
+    globs: &[String],
+    into: &Path,
+    told: &mut Vec<String>,
+) {
+    match try_fetch(session, places, globs, into, COLLECT_LIMIT).await {
+        Ok(Unpacked { left_out: 0, .. }) => {}
+        Ok(Unpacked { left_out, .. }) => {
+            told.push(format!("{left_out} links, devices and the like are not kept"));
+        }
+        Err(why) => told.push(format!("logs are not whole: {why}")),
+    }
+}
+
+async fn try_fetch(
+    session: &Session,
+    places: &Places,
+    globs: &[String],
+    into: &Path,
+    limit: Duration,
+) -> Result<Unpacked, String> {
+    let archive = into.with_extension("fetched.tar");
+    if let Some(parent) = archive.parent() {
+        make_folder(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+    }
+    let fetched =
+        session.fetch_some(&places.workspace, globs, &archive, FETCH_MAX_BYTES, limit).await;
+    let unpacked = match &fetched {
+        // What has come of it is worth having.
+        Ok(_) | Err(SessionError::TooMuch { .. } | SessionError::Failed { .. }) => {
+            let (from, into) = (archive.clone(), into.to_owned());
+            let done = tokio::task::spawn_blocking(move || unpack(&from, &into)).await;
+            done.map_err(|e| e.to_string()).and_then(|d| d.map_err(|e| e.to_string()))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    let _ = tokio::fs::remove_file(&archive).await;
+    match fetched {
+        Ok(_) => unpacked,
+        Err(error) => Err(error.to_string()),
+    }
+}

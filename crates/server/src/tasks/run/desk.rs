@@ -1,0 +1,412 @@
+//! The desk: follows what is wanted, has one task a run, and answers people.
+
+use super::HISTORY_MAX;
+use super::console::{CONSOLE_FILE, ConsoleReader, Mark};
+use super::drive::{Drive, finished, folder_of};
+use super::nodes::Nodes;
+use super::recover;
+use super::stops::{Clock, Order};
+use super::trouble::{Trouble, Troubles};
+use crate::config::RunConfig;
+use crate::tasks::lease::LeaseBook;
+use futures_util::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use toci_core::id::RunId;
+use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish, Wanted};
+use toci_core::run::record::Record;
+use toci_edge::git::Mirrors;
+use toci_edge::node::console::Mask;
+use toci_store::{Store, StoreError};
+use tokio::sync::{mpsc, watch};
+
+/// How often what is old is removed.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
+/// Ends of runs that wait for the desk at most.
+const ENDS_MAX: usize = 256;
+
+/// Where news of runs go: to the gate.
+pub type News = mpsc::Sender<Input>;
+
+/// A run that is over, for the archive.
+#[derive(Debug)]
+pub struct Finished<'a> {
+    /// Which.
+    pub wish: &'a RunWish,
+    /// What it came to.
+    pub result: RunResult,
+    /// `console.txt`, `zuul-info/`, `logs/`, `artifacts/`.
+    pub folder: &'a Path,
+    /// The secrets that the job had.
+    pub mask: &'a Mask,
+}
+
+/// Logs that are in the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// Where people find them.
+    pub url: String,
+    /// One line that says why it failed; may be empty.
+    pub first_error: String,
+}
+
+/// Logs could not be kept; why.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unarchived(pub String);
+
+/// Where logs go.
+pub trait Archive: core::fmt::Debug + Send + Sync {
+    /// Keeps them.
+    fn archive<'a>(&'a self, finished: Finished<'a>)
+    -> BoxFuture<'a, Result<Archived, Unarchived>>;
+}
+
+/// What runs are made with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Runs are remembered there.
+    pub store: Store,
+    /// Test environments come from there.
+    pub book: LeaseBook,
+    /// Longest lease.
+    pub lease_max: Duration,
+    /// Repositories come from there.
+    pub mirrors: Arc<Mirrors>,
+    /// ZUUL_URL.
+    pub merger_url: String,
+    /// Nodes come from there.
+    pub nodes: Arc<dyn Nodes>,
+    /// Logs go there.
+    pub archive: Arc<dyn Archive>,
+    /// Settings.
+    pub config: RunConfig,
+}
+
+/// The handle by which everybody else reaches the runs; clones are cheap.
+#[derive(Clone, Debug)]
+pub struct RunDesk {
+    parts: Arc<Parts>,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    known: BTreeMap<RunId, Known>,
+    troubles: Troubles,
+}
+
+/// A run that has a task, or had one and is still wanted.
+#[derive(Debug)]
+struct Known {
+    view: watch::Receiver<Arc<Record>>,
+    order: watch::Sender<Order>,
+    marks: watch::Receiver<Mark>,
+    over: bool,
+}
+
+/// A task has ended.
+enum Ended {
+    /// The run is over, and that was told.
+    Over(Arc<Record>),
+    /// It had not begun when the last server went: it may begin now.
+    Forgotten(RunId),
+}
+
+impl RunDesk {
+    /// Ends what another server left behind and begins to follow `wanted`; what happens is told to `news`. The desk
+    /// ends with the sender of `wanted`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(
+        parts: Parts,
+        wanted: watch::Receiver<Arc<Wanted>>,
+        news: News,
+    ) -> Result<RunDesk, StoreError> {
+        let left = parts.store.live_runs().await?;
+        let desk = RunDesk { parts: Arc::new(parts), table: Arc::default() };
+        recover::release_leases(&desk.parts).await;
+        let (ends, ended) = mpsc::channel(ENDS_MAX);
+        for record in left {
+            desk.recover(record, wanted.clone(), news.clone(), ends.clone());
+        }
+        let follower =
+            Follower { desk: desk.clone(), wanted, news, ends, answered: BTreeSet::new() };
+        tokio::spawn(follower.run(ended));
+        Ok(desk)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new entry: what the run's task writes to.
+    fn enter(
+        &self,
+        record: Record,
+    ) -> (watch::Sender<Arc<Record>>, watch::Receiver<Order>, watch::Sender<Mark>) {
+        let id = record.run;
+        let (view, seen) = watch::channel(Arc::new(record));
+        let (order, ordered) = watch::channel(Order::Go);
+        let (marks, marked) = watch::channel(Mark::default());
+        let known = Known { view: seen, order, marks: marked, over: false };
+        self.table().known.insert(id, known);
+        (view, ordered, marks)
+    }
+
+    fn recover(
+        &self,
+        record: Record,
+        wanted: watch::Receiver<Arc<Wanted>>,
+        news: News,
+        ends: mpsc::Sender<Ended>,
+    ) {
+        let (view, _, marks) = self.enter(record.clone());
+        let parts = Arc::clone(&self.parts);
+        tokio::spawn(async move {
+            let why = "the server was started anew while this ran";
+            let end = if recover::has_begun(&record) {
+                let wish = wanted.borrow().runs.iter().find(|w| w.run == record.run).cloned();
+                let lost = Arc::new(recover::lose(&parts, record, why, wish, marks).await);
+                view.send_replace(Arc::clone(&lost));
+                told(&news, &lost).await;
+                Ended::Over(lost)
+            } else {
+                recover::end_for_sure(&parts, &record, why).await;
+                if let Err(error) = parts.store.forget_run(record.run).await {
+                    tracing::warn!(run = %record.run, %error, "a run could not be forgotten");
+                }
+                Ended::Forgotten(record.run)
+            };
+            // The desk has ended: nobody needs to know.
+            let _ = ends.send(end).await;
+        });
+    }
+
+    fn begin(&self, wish: RunWish, news: News, ends: mpsc::Sender<Ended>) {
+        let first = Record::new(&wish, Clock::start().now());
+        let (view, order, marks) = self.enter(first);
+        let parts = Arc::clone(&self.parts);
+        let seen = view.subscribe();
+        tokio::spawn(async move {
+            let run = wish.run;
+            // One that was over before, while nobody heard of it, does not run again.
+            if let Ok(Some(known)) = parts.store.run(run).await
+                && known.result().is_some()
+            {
+                let known = Arc::new(known);
+                view.send_replace(Arc::clone(&known));
+                told(&news, &known).await;
+                let _ = ends.send(Ended::Over(known)).await;
+                return;
+            }
+            let view_too = view.clone();
+            let lost_marks = marks.clone();
+            let drive =
+                Drive::new(Arc::clone(&parts), wish.clone(), view, news.clone(), order, marks);
+            let record = match tokio::spawn(drive.run()).await {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(%run, %error, "a run's task has ended badly: this is a bug");
+                    let record = seen.borrow().as_ref().clone();
+                    let why = "the server failed while this ran";
+                    let lost = recover::lose(&parts, record, why, Some(wish), lost_marks).await;
+                    let lost = Arc::new(lost);
+                    view_too.send_replace(Arc::clone(&lost));
+                    told(&news, &lost).await;
+                    lost
+                }
+            };
+            let _ = ends.send(Ended::Over(record)).await;
+        });
+    }
+
+    /// Runs: all that are not over, then the newest that are, at most `ended` of them.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn list(&self, ended: usize) -> Result<Vec<Arc<Record>>, StoreError> {
+        let mut out: Vec<Arc<Record>> = {
+            let table = self.table();
+            let views = table.known.values().map(|k| Arc::clone(&k.view.borrow()));
+            views.filter(|record| record.result().is_none()).collect()
+        };
+        out.sort_by_key(|record| (record.queued, record.run));
+        if ended > 0 {
+            let over = self.parts.store.ended_runs(ended).await?;
+            out.extend(over.into_iter().map(Arc::new));
+        }
+        Ok(out)
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn get(&self, id: RunId) -> Result<Option<Arc<Record>>, StoreError> {
+        let known = self.table().known.get(&id).map(|k| Arc::clone(&k.view.borrow()));
+        match known {
+            Some(record) => Ok(Some(record)),
+            None => Ok(self.parts.store.run(id).await?.map(Arc::new)),
+        }
+    }
+
+    /// Follows a run that is under way.
+    #[must_use]
+    pub fn watch(&self, id: RunId) -> Option<watch::Receiver<Arc<Record>>> {
+        self.table().known.get(&id).map(|k| k.view.clone())
+    }
+
+    /// Stops a run; says whether there is one that is not over.
+    #[must_use]
+    pub fn abort(&self, id: RunId) -> bool {
+        let table = self.table();
+        match table.known.get(&id).filter(|k| k.view.borrow().result().is_none()) {
+            Some(known) => {
+                known.order.send_if_modified(|order| {
+                    let go = *order == Order::Go;
+                    if go {
+                        *order = Order::Abort;
+                    }
+                    go
+                });
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A run's console from its start. `None`: it is not at hand (any more).
+    #[must_use]
+    pub fn console(&self, id: RunId) -> Option<ConsoleReader> {
+        let folder = folder_of(&self.parts, id);
+        let live = self.table().known.get(&id).map(|k| k.marks.clone());
+        let file = std::fs::metadata(folder.join(CONSOLE_FILE));
+        match (live, file) {
+            (Some(marks), _) if !marks.borrow().over => Some(ConsoleReader::new(&folder, marks)),
+            (_, Ok(file)) => {
+                let whole = Mark { bytes: file.len(), over: true };
+                Some(ConsoleReader::new(&folder, watch::channel(whole).1))
+            }
+            (_, Err(_)) => None,
+        }
+    }
+
+    /// Jobs and providers that fail by the infrastructure again and again.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        self.table().troubles.list()
+    }
+}
+
+async fn told(news: &News, record: &Record) {
+    let input = Input::Run { run: record.run, update: finished(record) };
+    if news.send(input).await.is_err() {
+        tracing::debug!(run = %record.run, "nobody hears the news of a run any more");
+    }
+}
+
+struct Follower {
+    desk: RunDesk,
+    wanted: watch::Receiver<Arc<Wanted>>,
+    news: News,
+    ends: mpsc::Sender<Ended>,
+    /// Runs that are to stop, of which it was said that nothing runs.
+    answered: BTreeSet<RunId>,
+}
+
+impl Follower {
+    async fn run(mut self, mut ended: mpsc::Receiver<Ended>) {
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            self.follow(&wanted).await;
+            tokio::select! {
+                changed = self.wanted.changed() => if changed.is_err() { return },
+                Some(end) = ended.recv() => self.ended(end),
+                _ = tidy.tick() => self.tidy().await,
+            }
+        }
+    }
+
+    async fn follow(&mut self, wanted: &Wanted) {
+        let ids: BTreeSet<RunId> = wanted.runs.iter().map(|wish| wish.run).collect();
+        for wish in &wanted.runs {
+            if !self.desk.table().known.contains_key(&wish.run) {
+                self.desk.begin(wish.clone(), self.news.clone(), self.ends.clone());
+            }
+        }
+        self.cancel_all_but(&ids, wanted);
+        self.answered.retain(|id| wanted.stopping.contains(id));
+        for id in &wanted.stopping {
+            let known = self.desk.table().known.get(id).map(|k| k.over);
+            // One that is known and not over says itself when it is.
+            if known != Some(false) && self.answered.insert(*id) {
+                let update = RunUpdate::Finished {
+                    at: Clock::start().now(),
+                    result: RunResult::Canceled,
+                    url: String::new(),
+                    note: String::new(),
+                };
+                let _ = self.news.send(Input::Run { run: *id, update }).await;
+            }
+        }
+    }
+
+    fn cancel_all_but(&self, ids: &BTreeSet<RunId>, wanted: &Wanted) {
+        let mut table = self.desk.table();
+        table.known.retain(|id, known| {
+            if ids.contains(id) {
+                return true;
+            }
+            if known.over {
+                return wanted.stopping.contains(id);
+            }
+            known.order.send_if_modified(|order| {
+                let go = *order == Order::Go;
+                if go {
+                    *order = Order::Cancel;
+                }
+                go
+            });
+            true
+        });
+    }
+
+    fn ended(&self, end: Ended) {
+        let mut table = self.desk.table();
+        match end {
+            Ended::Forgotten(run) => {
+                table.known.remove(&run);
+            }
+            Ended::Over(record) => {
+                if let Some(known) = table.known.get_mut(&record.run) {
+                    known.over = true;
+                }
+                for trouble in table.troubles.count(&record, Clock::start().now()) {
+                    tracing::warn!(
+                        of = trouble.of,
+                        failures = trouble.failures,
+                        last = trouble.last,
+                        "the infrastructure fails again and again"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn tidy(&self) {
+        if let Err(error) = self.desk.parts.store.prune_runs(HISTORY_MAX).await {
+            tracing::warn!(%error, "old runs could not be forgotten");
+        }
+        let live: Vec<String> = self.desk.table().known.keys().map(ToString::to_string).collect();
+        let config = self.desk.parts.config.clone();
+        let work = move || recover::tidy(&config.folder, config.keep, &live);
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "old folders of runs could not be removed");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Time limits, cancelling, and jobs without measure.
+
+use super::world::*;
+use crate::tasks::run::{HEAD_MAX_BYTES, TAIL_MAX_BYTES};
+use std::time::Duration;
+use toci_core::pipeline::{Input, RunResult, RunUpdate, Wanted};
+
+#[tokio::test]
+async fn at_its_limit_a_job_is_told_to_end_and_post_still_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let wish = world.wish(|job| {
+        job.timeout = Duration::from_secs(3);
+        job.run = inline("trap 'echo told; exit 0' TERM; echo up; sleep 1000 & wait");
+        job.post = inline("echo post sees $TOCI_RESULT; pgrep -c sleep || true");
+    });
+    let (result, kept, record) = world.whole(&wish).await;
+    let lines = said(&kept["console.txt"]);
+    assert_eq!(result, RunResult::TimedOut);
+    for line in ["toci: the time limit is reached", "told", "post sees TIMED_OUT", "0"] {
+        assert!(lines.contains(&line), "{line:?}: {lines:?}");
+    }
+    assert_eq!(record.note, "the time limit is reached");
+}
+
+#[tokio::test]
+async fn who_does_not_listen_is_killed_and_post_has_its_own_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let wish = world.wish(|job| {
+        job.timeout = Duration::from_secs(2);
+        job.post_timeout = Duration::from_secs(2);
+        job.run = inline("trap '' TERM; echo up; while :; do sleep 1; done");
+        job.post = inline("echo post is up; sleep 1000");
+    });
+    let (result, kept, _) = world.whole(&wish).await;
+    let lines = said(&kept["console.txt"]);
+    assert_eq!(result, RunResult::TimedOut);
+    for line in ["toci: it did not end when told to: killed", "post is up"] {
+        assert!(lines.contains(&line), "{line:?}: {lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_forks_for_ever_is_ended_and_its_logs_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let wish = world.wish(|job| {
+        job.timeout = Duration::from_secs(4);
+        job.run = inline(
+            "mkdir -p $WORKSPACE/logs; echo here >$WORKSPACE/logs/x; ulimit -u 300; echo bomb; f() { f | f & }; f >/dev/null 2>&1; sleep 1000",
+        );
+        job.post = inline("echo post has room");
+    });
+    let (result, kept, _) = world.whole(&wish).await;
+    let console = &kept["console.txt"];
+    assert_eq!(result, RunResult::TimedOut, "{console}");
+    assert!(said(console).contains(&"post has room"), "{console}");
+    assert_eq!(kept["logs/x"], "here\n");
+}
+
+#[tokio::test]
+async fn a_console_of_a_gigabyte_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let wish = world.wish(|job| {
+        job.timeout = Duration::from_secs(300);
+        job.run = inline("echo begin; yes 'a line of output that says nothing new at all, again and again and again' | head -c 1000000000; echo; echo end");
+    });
+    world.want(&[&wish]);
+    let deadline = std::time::Instant::now() + Duration::from_secs(240);
+    while let Input::Run { update: RunUpdate::Started { .. }, .. } =
+        tokio::time::timeout_at(deadline.into(), world.news.recv()).await.expect("an end").unwrap()
+    {
+    }
+    let (result, kept) = world.shelf.0.lock().unwrap().remove(&wish.run).unwrap();
+    assert_eq!(result, RunResult::Success);
+    let console = &kept["console.txt"];
+    let most = HEAD_MAX_BYTES + 2 * TAIL_MAX_BYTES as u64;
+    assert!(console.len() as u64 <= most, "{} bytes", console.len());
+    let lines = said(console);
+    for line in ["begin", "end", "toci: result: SUCCESS"] {
+        assert!(lines.contains(&line), "{line:?}");
+    }
+    assert!(lines.iter().any(|l| l.ends_with("lines were left out here")));
+}
+
+#[tokio::test]
+async fn what_is_not_wanted_any_more_is_cancelled_and_its_logs_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let wish = world.wish(|job| {
+        job.run = inline("echo up; sleep 1000");
+        job.post = inline("echo never");
+    });
+    world.want(&[&wish]);
+    world.console_until(wish.run, "| up\n").await;
+    world.wanted.send_replace(Wanted { stopping: vec![wish.run], ..Wanted::default() }.into());
+    let (result, kept, _) = world.end(&wish).await;
+    assert_eq!(result, RunResult::Canceled);
+    let lines = said(&kept["console.txt"]);
+    assert!(lines.contains(&"toci: the run is not needed any more") && !lines.contains(&"never"));
+    assert!(world.nodes.live.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn somebody_may_stop_a_run_also_while_it_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    world.nodes.none.send_replace(true);
+    let waiting = world.wish(|job| job.run = inline("echo never"));
+    world.want(&[&waiting]);
+    within("it waits", async {
+        while world.desk.list(0).await.unwrap().first().is_none_or(|r| r.waits_for.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(world.desk.list(0).await.unwrap()[0].waits_for, "1 node(s) of the default label");
+    assert!(world.desk.abort(waiting.run));
+    assert_eq!(world.end(&waiting).await.0, RunResult::Aborted);
+    assert!(!world.desk.abort(waiting.run), "it is over");
+    world.nodes.none.send_replace(false);
+    let running = world.wish(|job| job.run = inline("echo up; sleep 1000"));
+    world.want(&[&running]);
+    world.console_until(running.run, "| up\n").await;
+    assert!(world.desk.abort(running.run));
+    assert_eq!(world.end(&running).await.0, RunResult::Aborted);
+}
+
+#[tokio::test]
+async fn waiting_has_its_own_limit_and_what_never_began_can_be_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    world.nodes.none.send_replace(true);
+    let wish = world.wish(|job| {
+        job.wait_timeout = Some(Duration::from_millis(200));
+        job.run = inline("echo never");
+    });
+    let (result, _, record) = world.whole(&wish).await;
+    assert_eq!(result, RunResult::NodeFailure);
+    assert!(record.note.contains("wait-timeout"), "{}", record.note);
+    let never = world.wish(|_| ());
+    world.wanted.send_replace(Wanted { stopping: vec![never.run], ..Wanted::default() }.into());
+    let update = world.hear(never.run).await;
+    assert!(
+        matches!(update, RunUpdate::Finished { result: RunResult::Canceled, .. }),
+        "{update:?}"
+    );
+}

@@ -1,0 +1,84 @@
+//! Nodes from outside: a real server that makes real sandboxes, the real client.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as expected")]
+
+mod common;
+
+use common::{World, config, eventually};
+use toci_client::api::{ApiClient, ClientError};
+use toci_server::{Overrides, ServerConfig};
+use toci_wire::api::{Node, NodeHold, NodeState, Role};
+
+fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (u16, String) {
+    match result {
+        Err(ClientError::Api { status, error }) => (status, error.code),
+        other => panic!("a refusal was expected, this came: {other:?}"),
+    }
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("toci.toml");
+    let first = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 8;
+    let text = format!(
+        "[[label]]\nname = \"sandbox\"\nmin_ready = 1\n[[provider]]\nname = \"here\"\nkind = \"local\"\nmax_servers = 3\n\
+         first_number = {first}\n[[provider.pool]]\nlabel = \"sandbox\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let usual = config(folder.path());
+    let flags = Overrides {
+        state: Some(usual.state),
+        listen: usual.api.listen.first().copied(),
+        gearman: usual.gearman.options.listen.first().copied(),
+        ..Overrides::default()
+    };
+    let config = ServerConfig::load(Some(&file), flags).unwrap();
+    World::around(toci_server::start(config).await.unwrap(), folder)
+}
+
+async fn one_that_is(client: &ApiClient, state: NodeState, but: &str) -> Node {
+    let mut found = None;
+    eventually("a node in the state", async || {
+        let nodes = client.nodes().await.map_err(|e| e.to_string())?;
+        found = nodes.iter().find(|node| node.state == state && node.id != but).cloned();
+        if found.is_some() { Ok(()) } else { Err(format!("{state:?}: {nodes:?}")) }
+    })
+    .await;
+    found.unwrap()
+}
+
+#[tokio::test]
+async fn operators_look_hold_and_delete() {
+    let world = world().await;
+    let client = world.client(Role::Client, "ci").await;
+    let node = one_that_is(&client, NodeState::Ready, "").await;
+    assert_eq!((node.label.as_str(), node.provider.as_str()), ("sandbox", "here"));
+    assert_eq!(client.node(&node.id).await.unwrap(), node);
+    let hold = NodeHold { for_s: 600, reason: "why is it red".to_owned() };
+    assert_eq!(code(client.hold_node(&node.id, &hold).await), (403, "forbidden".to_owned()));
+    let held = world.admin.hold_node(&node.id, &hold).await.unwrap();
+    assert_eq!((held.state, held.reason.as_str()), (NodeState::Held, "why is it red (admin)"));
+    assert!(held.hold_until_us.is_some());
+    // Another one is made in its place.
+    one_that_is(&client, NodeState::Ready, &node.id).await;
+    let providers = client.providers().await.unwrap();
+    assert_eq!((providers[0].kind.as_str(), providers[0].max_servers), ("local", 3));
+    assert!(providers[0].reachable && providers[0].nodes["held"] == 1, "{providers:?}");
+    world.admin.delete_node(&node.id).await.unwrap();
+    eventually("it is gone", async || match client.node(&node.id).await {
+        Err(ClientError::Api { status: 404, .. }) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let too_long = NodeHold { for_s: 1_000_000, reason: String::new() };
+    let other = one_that_is(&client, NodeState::Ready, &node.id).await;
+    assert_eq!(code(world.admin.hold_node(&other.id, &too_long).await).0, 422);
+    assert_eq!(code(world.admin.delete_node("x").await), (404, "no_such_node".to_owned()));
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_labels_there_are_no_nodes() {
+    let world = World::start().await;
+    assert_eq!(code(world.admin.nodes().await), (404, "no_nodes".to_owned()));
+}

@@ -1,0 +1,98 @@
+//! Nodes and where they come from.
+//!
+//! ```text
+//! GET  /nodes                  -> [Node]           read-only
+//! GET  /nodes/{node}           -> Node             read-only
+//! POST /nodes/{node}/hold      NodeHold -> Node    operator; a node in use is kept when its run is over
+//! POST /nodes/{node}/delete    -> 204              operator; refused while a run has it
+//! GET  /providers              -> [Provider]       read-only
+//! ```
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// What a node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Its provider makes it.
+    Building,
+    /// Whether it is fit for a run is being found out.
+    Testing,
+    /// Fit and free.
+    Ready,
+    /// Chosen for a run.
+    Handing,
+    /// A run has it.
+    InUse,
+    /// Kept for people to look at.
+    Held,
+    /// Not needed any more; its provider has not said yet that it is gone.
+    Deleting,
+}
+
+/// A machine for one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// `N` and a number that is never used again.
+    pub id: String,
+    /// What its provider calls it.
+    pub name: String,
+    /// What jobs ask for.
+    pub label: String,
+    /// Where it is.
+    pub provider: String,
+    /// What it is doing.
+    pub state: NodeState,
+    /// Since when.
+    pub since_us: i64,
+    /// Its address in its cloud, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The run that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The job that has it or had it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub job: String,
+    /// Kept for people until then: at once, or when its run is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_until_us: Option<i64>,
+    /// Why it is held or deleted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// Body of `POST /nodes/{node}/hold`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeHold {
+    /// From now.
+    pub for_s: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Where nodes come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Provider {
+    /// Its name.
+    pub name: String,
+    /// `local`, `static` or `libvirt`.
+    pub kind: String,
+    /// It was asked and answered.
+    pub reachable: bool,
+    /// Nodes at most.
+    pub max_servers: u64,
+    /// Its nodes by state.
+    pub nodes: BTreeMap<String, u64>,
+    /// Labels it offers.
+    pub labels: Vec<String>,
+    /// What is wrong; empty when all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// After failures, no node of some label is built before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until_us: Option<i64>,
+}
