@@ -32,6 +32,9 @@ pub struct DemoRun {
     /// Leave everything up and say how to go on
     #[arg(long)]
     pub keep: bool,
+    /// Review on a real Gerrit, fetched by Maven and started in the lab (needs a JDK)
+    #[arg(long)]
+    pub gerrit: bool,
     /// Folder for state, images and logs; images make the next run quick
     #[arg(long, value_name = "DIR", default_value = ".demo")]
     pub state: PathBuf,

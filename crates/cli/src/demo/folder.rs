@@ -6,6 +6,7 @@
 //! .demo/cache/                    images of the deployment: kept, they make the next run quick
 //! .demo/logs/                     of the last run's parts; demo.log is what a lab that stays up says
 //! .demo/archive/                  what the control plane archived of every job of the last run
+//! .demo/gerrit/                   the site of the last run's Gerrit
 //! .demo/git/ work/                the git host's repositories and the developers' copies, of the last run
 //! .demo/toci.sock client.token …  for going on with `--keep`
 //! ```
@@ -87,6 +88,7 @@ impl Folder {
             "archive",
             "git",
             "work",
+            "gerrit",
             "lab.json",
             "toci.sock",
             "client.token",
@@ -127,6 +129,10 @@ impl Folder {
     /// The developers' working copies.
     pub(super) fn work(&self) -> PathBuf {
         self.root.join("work")
+    }
+    /// The site of the demo's Gerrit.
+    pub(super) fn gerrit(&self) -> PathBuf {
+        self.root.join("gerrit")
     }
     pub(super) fn layout(&self) -> PathBuf {
         self.root.join("layout.yaml")

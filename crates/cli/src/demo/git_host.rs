@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 /// Both are tested by the same job, so they stand in one change queue.
 pub(super) const PROJECTS: [&str; 2] = ["demo/app", "demo/base"];
 /// The deployment's scripts, checked out beside them.
-const SCRIPTS: &str = "toci/examples";
+pub(super) const SCRIPTS: &str = "toci/examples";
 
 /// The host's folder, and a folder for working copies.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
 }
 
 /// A folder with everything in it; what git itself keeps is left out.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

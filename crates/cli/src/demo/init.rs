@@ -77,6 +77,7 @@ pub(super) fn run(args: &DemoRun) -> Result<ExitCode> {
         .arg("--script")
         .args(args.script.as_ref())
         .args(args.keep.then_some("--keep"))
+        .args(args.gerrit.then_some("--gerrit"))
         .arg(format!("--prepared-ms={}", args.prepared_ms))
         .stdin(Stdio::null());
     // SAFETY: one system call. What is blocked here would be blocked in everything that is started from there.

@@ -6,6 +6,8 @@
 //! ```
 
 mod folder;
+mod forge;
+mod gerrit_host;
 mod git_host;
 mod init;
 mod narrator;

@@ -51,6 +51,10 @@ pub(super) fn run(args: &DemoRun) -> Result<ExitCode> {
     let lock = ManuallyDrop::new(folder.lock()?);
     keep_across_exec(&lock)?;
     folder.clear()?;
+    if args.gerrit {
+        let examples = script.parent().and_then(Path::parent).unwrap_or(Path::new("examples"));
+        super::gerrit_host::fetch(examples)?;
+    }
     let prepared_ms = match block_on(prepare(&folder, &script))? {
         Prepared::In(time) => u64::try_from(time.as_millis()).unwrap_or(0),
         Prepared::Not(code) => return Ok(ExitCode::from(code)),
@@ -180,6 +184,7 @@ fn start_lab(folder: &Folder, args: &DemoRun, script: &Path, pipe: UnixStream) -
         .arg("--script")
         .arg(script)
         .args(args.keep.then_some("--keep"))
+        .args(args.gerrit.then_some("--gerrit"))
         .arg(format!("--prepared-ms={}", args.prepared_ms))
         .stdin(Stdio::from(OwnedFd::from(pipe)));
     let nothing: Option<&str> = None;

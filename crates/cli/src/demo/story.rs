@@ -1,7 +1,8 @@
 //! Inside the lab: starts the parts, leases a TE, runs the deployment, tells what happens.
 
 use super::folder::Folder;
-use super::git_host::{GitHost, PROJECTS, Proposed};
+use super::forge::Forge;
+use super::git_host::{PROJECTS, Proposed};
 use super::init::{STAY_FAILED, STAY_WELL};
 use super::narrator::Narrator;
 use super::outside::find;
@@ -49,6 +50,7 @@ const LAYOUT: &str = include_str!("layout.yaml");
 struct Parts {
     server: Process,
     host: Option<Process>,
+    forge: Option<Process>,
 }
 
 impl Parts {
@@ -58,10 +60,14 @@ impl Parts {
         if let Some(host) = self.host {
             host.stop(STOP_LIMIT).await;
         }
+        if let Some(forge) = self.forge {
+            forge.stop(STOP_LIMIT).await;
+        }
     }
 
     fn watched(&mut self) -> Vec<&mut Process> {
-        [&mut self.server].into_iter().chain(self.host.as_mut()).collect()
+        let others = self.host.as_mut().into_iter().chain(self.forge.as_mut());
+        [&mut self.server].into_iter().chain(others).collect()
     }
 }
 
@@ -72,8 +78,11 @@ pub(super) async fn run(args: &DemoRun) -> Result<ExitCode> {
     let folder = Folder::open(&args.state)?;
     let mut times = Times::start(Duration::from_millis(args.prepared_ms));
     times.say(&format!("toci demo; state, images and logs in {}", folder.root().display()));
-    let host = GitHost::make(&folder.git(), &folder.work(), &examples(args)?)?;
-    let mut parts = Parts { server: start_server(&folder)?, host: None };
+    if args.gerrit {
+        times.say("starting a real Gerrit: users, keys, labels, projects");
+    }
+    let (host, forge) = Forge::start(&folder, &examples(args)?, args.gerrit)?;
+    let mut parts = Parts { server: start_server(&folder, args.gerrit)?, host: None, forge };
     let outcome = tokio::select! {
         outcome = tell(&host, &folder, &mut times, &mut parts) => outcome,
         signal = interrupts.next() => Err(interrupted(signal)),
@@ -108,7 +117,7 @@ fn interrupted(signal: i32) -> CliError {
     CliError::new(Exit::Signal(u8::try_from(signal).unwrap_or(0)), "interrupted", "")
 }
 
-async fn tell(host: &GitHost, folder: &Folder, times: &mut Times, parts: &mut Parts) -> Result<u8> {
+async fn tell(host: &Forge, folder: &Folder, times: &mut Times, parts: &mut Parts) -> Result<u8> {
     let began = Instant::now();
     let operator = connect(folder, &mut parts.server).await?;
     times.done("control plane", began);
@@ -135,7 +144,7 @@ async fn tell(host: &GitHost, folder: &Folder, times: &mut Times, parts: &mut Pa
 
 /// The first one breaks the deployment, the second one does not; both are tested by the same job, so the second one is
 /// first tested on top of the first.
-fn push_changes(host: &GitHost) -> Result<(Proposed, Proposed)> {
+fn push_changes(host: &Forge) -> Result<(Proposed, Proposed)> {
     let [app, base] = PROJECTS;
     let broken = "#!/bin/sh\necho 'the seed cannot be set up like this' >&2\nexit 1\n";
     let page = "#!/bin/sh\n. ./lib/page.sh\npage \"a better seed\"\n";
@@ -147,7 +156,7 @@ fn push_changes(host: &GitHost) -> Result<(Proposed, Proposed)> {
 /// Tells what the gate does until both changes have left it. Which of them are merged.
 async fn gate_ends(
     operator: &ApiClient,
-    host: &GitHost,
+    host: &Forge,
     changes: [&Proposed; 2],
     times: &Times,
     parts: &mut Parts,
@@ -201,13 +210,13 @@ fn ourselves() -> Result<PathBuf> {
     std::env::current_exe().map_err(|e| CliError::failed("find this program", &e))
 }
 
-fn start_server(folder: &Folder) -> Result<Process> {
+fn start_server(folder: &Folder, gerrit: bool) -> Result<Process> {
     let write = |path: PathBuf, text: &str| {
         std::fs::write(&path, text)
             .map_err(|e| CliError::failed(format!("write {}", path.display()), &e))
     };
-    write(folder.layout(), LAYOUT)?;
-    write(folder.server_config(), &server_config(folder))?;
+    write(folder.layout(), &Forge::layout(LAYOUT, gerrit))?;
+    write(folder.server_config(), &server_config(folder, gerrit))?;
     let mut command = Command::new(ourselves()?);
     command.arg("server").arg("--config").arg(folder.server_config());
     Process::start("the control plane", command, folder.logs().join("server.log"))
@@ -250,15 +259,15 @@ async fn start_host(folder: &Folder, operator: &ApiClient) -> Result<Process> {
     Process::start("the TE host", command, folder.logs().join("host.log"))
 }
 
-fn server_config(folder: &Folder) -> String {
+fn server_config(folder: &Folder, gerrit: bool) -> String {
     let places = [
         ("@STATE@", folder.server().display().to_string()),
         ("@SOCKET@", folder.socket().display().to_string()),
         ("@LAYOUT@", folder.layout().display().to_string()),
-        ("@GIT@", folder.git().display().to_string()),
         ("@STORE@", format!("folder:{}", folder.archive().display())),
     ];
-    places.into_iter().fold(SERVER_CONFIG.to_owned(), |text, (name, value)| {
+    let text = SERVER_CONFIG.replace("@SOURCE@", &Forge::source(folder, gerrit));
+    places.into_iter().fold(text, |text, (name, value)| {
         text.replace(name, &toml::Value::String(value).to_string())
     })
 }
