@@ -120,6 +120,7 @@ fn sample(path: &str, host: &mut SimHost) -> String {
         "hold" => r#"{"for_s": 1, "reason": "r"}"#.into(),
         "revoke" | "quarantine" => r#"{"reason": "r"}"#.into(),
         "power" => r#"{"action": "status"}"#.into(),
+        "promote" => r#"{"changes": []}"#.into(),
         "tokens" => r#"{"role": "client", "subject": "x"}"#.into(),
         "serving" => r#"{"generation": 1, "te_json": {}}"#.into(),
         "result" => r#"{"result": "machines", "machines": []}"#.into(),
