@@ -5,6 +5,7 @@ mod log;
 mod node;
 mod run;
 mod source_gerrit;
+mod source_github;
 mod tell;
 
 pub use gate::{GateConfig, MergerConfig, SourceConfig};

@@ -11,9 +11,11 @@ use crate::tasks::pipeline::{GateError, GateHandle, merge};
 use crate::tasks::report::{self, Tellers};
 use crate::tasks::run::{Parts as RunParts, RunDesk};
 use runs::PooledNodes;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use toci_core::event::SourceName;
 use toci_core::layout::Layout;
 use toci_core::pipeline::{Input, Policy};
 use toci_edge::git::{Merger, Mirrors, Remotes};
@@ -21,6 +23,7 @@ use toci_edge::http::{Http, HttpError, Trust};
 use toci_edge::source::Source;
 use toci_edge::source::gerrit::GerritSource;
 use toci_edge::source::git::GitSource;
+use toci_edge::source::github::GithubSource;
 use toci_edge::tell::smtp::SmtpConfig;
 use toci_edge::tell::webhook::WebhookConfig;
 use toci_store::{Store, StoreError};
@@ -68,6 +71,8 @@ pub struct GateParts {
     pub sources: Sources,
     /// The merger's repositories.
     pub mirrors: Arc<Mirrors>,
+    /// Those of them that web hooks come for.
+    pub github: BTreeMap<SourceName, Arc<GithubSource>>,
     /// The runs.
     pub runs: RunDesk,
     /// What it was started with.
@@ -103,7 +108,7 @@ impl GateParts {
     ) -> Result<GateParts, GateStartError> {
         let layout = read_layout(&config)?;
         let mirrors = Arc::new(Mirrors::new(&config.merger.folder, remotes(&config.sources)));
-        let sources = sources(&config.sources, &mirrors);
+        let (sources, github) = sources(&config.sources, &mirrors)?;
         let mut heard = store.read_cursors().await?;
         let policy = Policy {
             status_url: config.status_url.clone(),
@@ -131,7 +136,7 @@ impl GateParts {
             let since = heard.remove(source.name()).unwrap_or_default();
             tasks.spawn(event::follow(gate.clone(), sources.clone(), Arc::clone(source), since));
         }
-        Ok(GateParts { gate, sources, mirrors, runs, config, _tasks: tasks })
+        Ok(GateParts { gate, sources, github, mirrors, runs, config, _tasks: tasks })
     }
 
     /// Reads the layout anew. Queues are kept; a layout that is wrong changes nothing.
@@ -147,18 +152,32 @@ fn remotes(configs: &[SourceConfig]) -> Remotes {
     let remote = |source: &SourceConfig| match source {
         SourceConfig::Git(git) => (git.name.clone(), git.remote()),
         SourceConfig::Gerrit(gerrit) => (gerrit.name.clone(), gerrit.remote()),
+        SourceConfig::Github(github) => (github.name.clone(), github.remote()),
     };
     configs.iter().map(remote).collect()
 }
 
-fn sources(configs: &[SourceConfig], mirrors: &Arc<Mirrors>) -> Sources {
-    let source = |source: &SourceConfig| -> Arc<dyn Source> {
-        match source {
-            SourceConfig::Git(git) => Arc::new(GitSource::new(git.clone(), Arc::clone(mirrors))),
-            SourceConfig::Gerrit(gerrit) => Arc::new(GerritSource::new(gerrit.clone())),
+/// All sources, and those among them that web hooks come for.
+fn sources(
+    configs: &[SourceConfig],
+    mirrors: &Arc<Mirrors>,
+) -> Result<(Sources, BTreeMap<SourceName, Arc<GithubSource>>), HttpError> {
+    let mut all: Vec<Arc<dyn Source>> = Vec::new();
+    let mut github = BTreeMap::new();
+    for config in configs {
+        match config {
+            SourceConfig::Git(git) => {
+                all.push(Arc::new(GitSource::new(git.clone(), Arc::clone(mirrors))));
+            }
+            SourceConfig::Gerrit(gerrit) => all.push(Arc::new(GerritSource::new(gerrit.clone()))),
+            SourceConfig::Github(one) => {
+                let source = Arc::new(GithubSource::new(one.clone())?);
+                github.insert(one.name.clone(), Arc::clone(&source));
+                all.push(source);
+            }
         }
-    };
-    Sources::new(configs.iter().map(source).collect())
+    }
+    Ok((Sources::new(all), github))
 }
 
 /// The run stage, whose news go to the gate.

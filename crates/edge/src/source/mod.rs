@@ -5,6 +5,7 @@
 mod footer;
 pub mod gerrit;
 pub mod git;
+pub mod github;
 mod port;
 
 pub use footer::depends_on;

@@ -3,6 +3,7 @@
 mod error;
 mod extract;
 mod git;
+mod hooks;
 mod hosts;
 mod leases;
 mod link;

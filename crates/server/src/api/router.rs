@@ -4,7 +4,9 @@ use super::error::Problem;
 use super::openapi;
 use super::state::Shared;
 use super::system;
-use super::{git, hosts, leases, link, logs, machines, nodes, pipelines, testenvs, tokens, zuul};
+use super::{
+    git, hooks, hosts, leases, link, logs, machines, nodes, pipelines, testenvs, tokens, zuul,
+};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
@@ -28,6 +30,7 @@ pub(super) fn described() -> (Router<Shared>, OpenApi) {
         .merge(nodes::routes())
         .merge(tokens::routes())
         .merge(pipelines::routes())
+        .merge(hooks::routes())
         .merge(link::routes())
         .merge(system::routes())
         .layer(from_fn(in_time));

@@ -1,12 +1,14 @@
 //! `[layout]`, `[[source]]`, `[merger]`: the gate. Without `[layout]` the server has none.
 
 use super::source_gerrit::{self, GerritFile};
+use super::source_github::{self, GithubFile};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::event::{ProjectName, SourceName};
 use toci_edge::source::gerrit::GerritConfig;
 use toci_edge::source::git::{GitConfig, Place};
+use toci_edge::source::github::GithubConfig;
 
 /// How often a plain git source is looked at when nobody pokes it.
 const LOOK_EVERY_S: u64 = 5;
@@ -33,6 +35,8 @@ pub enum SourceConfig {
     Git(GitConfig),
     /// Gerrit.
     Gerrit(GerritConfig),
+    /// GitHub.
+    Github(GithubConfig),
 }
 
 /// Settings of the merger.
@@ -66,6 +70,7 @@ pub(super) struct MergerFile {
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
 pub(super) enum SourceFile {
     Gerrit(GerritFile),
+    Github(GithubFile),
     Git {
         name: String,
         root: Option<PathBuf>,
@@ -126,6 +131,7 @@ impl SourceConfig {
         match self {
             SourceConfig::Git(config) => &config.name,
             SourceConfig::Gerrit(config) => &config.name,
+            SourceConfig::Github(config) => &config.name,
         }
     }
 }
@@ -133,6 +139,7 @@ impl SourceConfig {
 fn source(file: SourceFile) -> Result<SourceConfig, String> {
     match file {
         SourceFile::Gerrit(file) => source_gerrit::filled_in(file).map(SourceConfig::Gerrit),
+        SourceFile::Github(file) => source_github::filled_in(file).map(SourceConfig::Github),
         SourceFile::Git {
             name,
             root,
