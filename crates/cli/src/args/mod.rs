@@ -7,6 +7,7 @@ mod host;
 mod lease;
 mod node;
 mod pipeline;
+mod run;
 mod server;
 mod te;
 mod token;
@@ -18,6 +19,7 @@ pub use host::HostCommand;
 pub use lease::{LeaseCommand, RunArgs};
 pub use node::{NodeCommand, ProviderCommand};
 pub use pipeline::{PipelineCommand, SourceCommand, SubjectArgs};
+pub use run::RunCommand;
 pub use server::ServerArgs;
 pub use te::{PowerWord, TeCommand};
 pub use token::TokenCommand;
@@ -65,6 +67,9 @@ pub enum Command {
     /// Look at pipelines, and put changes in or out by hand
     #[command(subcommand, visible_alias = "pipelines")]
     Pipeline(PipelineCommand),
+    /// Look at runs of jobs, follow their consoles, stop them
+    #[command(subcommand, visible_alias = "runs")]
+    Run(RunCommand),
     /// Tell sources of changes something
     #[command(subcommand)]
     Source(SourceCommand),

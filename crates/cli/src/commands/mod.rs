@@ -7,6 +7,7 @@ mod lease;
 mod node;
 mod paper;
 mod pipeline;
+mod run;
 mod secret_file;
 mod server;
 mod te;
@@ -76,6 +77,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Pipeline(command) => {
             let client = connect::client(global)?;
             block_on(pipeline::dispatch(&client, global.json, command))
+        }
+        Command::Run(command) => {
+            let client = connect::client(global)?;
+            block_on(run::dispatch(&client, global.json, command))
         }
         Command::Source(command) => {
             let client = connect::client(global)?;

@@ -14,6 +14,7 @@ mod routes;
 mod routes_host;
 mod routes_node;
 mod routes_pipeline;
+mod routes_run;
 mod secret;
 mod sse;
 
@@ -26,4 +27,6 @@ pub use connect::CONNECT_LIMIT;
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use error::ClientError;
 pub use secret::{BadToken, Token};
-pub use sse::{Change, ChangeStream, HostMessage, HostStream, LeaseStream};
+pub use sse::{
+    Change, ChangeStream, ConsoleNews, ConsoleStream, HostMessage, HostStream, LeaseStream,
+};

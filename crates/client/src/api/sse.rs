@@ -6,9 +6,9 @@ use bytes::BytesMut;
 use core::time::Duration;
 use serde::de::DeserializeOwned;
 use toci_wire::api::{
-    EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
-    EVENT_TESTENV, Gone, Host, HostDesired, Lagged, Lease, Operation, STREAM_EVENT_MAX_BYTES,
-    STREAM_SILENCE_S, TestEnv,
+    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE,
+    EVENT_OPERATION, EVENT_RUN, EVENT_TESTENV, Gone, Host, HostDesired, Lagged, Lease, Operation,
+    Run, STREAM_EVENT_MAX_BYTES, STREAM_SILENCE_S, TestEnv,
 };
 
 /// Media type of a stream.
@@ -149,6 +149,41 @@ impl LeaseStream {
             match event.name.as_str() {
                 EVENT_LEASE => return self.0.typed(&event).map(Some),
                 EVENT_LAGGED => return Ok(None),
+                // A newer server may tell more; what this client does not know it does not need.
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a console's stream brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsoleNews {
+    /// Whole lines, with their line feeds.
+    Text(String),
+    /// The run is over; nothing follows.
+    Over(Box<Run>),
+}
+
+/// A run's console. `next` is cancel-safe.
+#[derive(Debug)]
+pub struct ConsoleStream(RawStream);
+
+impl ConsoleStream {
+    pub(super) fn new(download: Download) -> ConsoleStream {
+        ConsoleStream(RawStream::new(download))
+    }
+
+    /// What comes next. `None`: the server ended the stream; open it again, it begins at the start.
+    pub async fn next(&mut self) -> Result<Option<ConsoleNews>, ClientError> {
+        while let Some(event) = self.0.next().await? {
+            match event.name.as_str() {
+                EVENT_CONSOLE => {
+                    let text: ConsoleText = self.0.typed(&event)?;
+                    return Ok(Some(ConsoleNews::Text(text.text)));
+                }
+                EVENT_RUN => return self.0.typed(&event).map(|run| Some(ConsoleNews::Over(run))),
                 // A newer server may tell more; what this client does not know it does not need.
                 _ => {}
             }

@@ -14,6 +14,7 @@ mod openapi;
 mod pipelines;
 mod relay;
 mod router;
+mod runs;
 mod sse;
 mod state;
 mod system;

@@ -21,6 +21,7 @@ pub(super) fn head() -> OpenApi {
         .schema_from::<toci_wire::api::OperationKind>()
         .schema_from::<toci_wire::api::Lagged>()
         .schema_from::<toci_wire::api::Gone>()
+        .schema_from::<toci_wire::api::ConsoleText>()
         .build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }

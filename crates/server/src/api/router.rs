@@ -5,7 +5,7 @@ use super::openapi;
 use super::state::Shared;
 use super::system;
 use super::{
-    git, hooks, hosts, leases, link, logs, machines, nodes, pipelines, testenvs, tokens, zuul,
+    git, hooks, hosts, leases, link, logs, machines, nodes, pipelines, runs, testenvs, tokens, zuul,
 };
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -31,12 +31,14 @@ pub(super) fn described() -> (Router<Shared>, OpenApi) {
         .merge(tokens::routes())
         .merge(pipelines::routes())
         .merge(hooks::routes())
+        .merge(runs::routes())
         .merge(link::routes())
         .merge(system::routes())
         .layer(from_fn(in_time));
     let streams = OpenApiRouter::new()
         .merge(leases::streams())
         .merge(link::streams())
+        .merge(runs::streams())
         .merge(machines::routes());
     OpenApiRouter::with_openapi(openapi::head())
         .nest(PREFIX, plain.merge(streams))

@@ -4,6 +4,7 @@ use super::error::Problem;
 use super::state::{Shared, StreamGuard};
 use crate::auth::Identity;
 use crate::tasks::lease::Change;
+use crate::tasks::run::{ConsoleReader, RunDesk};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
@@ -11,10 +12,10 @@ use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use toci_core::id::LeaseId;
+use toci_core::id::{LeaseId, RunId};
 use toci_wire::api::{
-    EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
-    EVENT_TESTENV, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
+    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE,
+    EVENT_OPERATION, EVENT_RUN, EVENT_TESTENV, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -157,4 +158,54 @@ pub(crate) fn host_stream(
 ) -> Response {
     let guard = StreamGuard::new(api, caller);
     respond(HostSource { desired, link, begun: false, guard })
+}
+
+struct ConsoleSource {
+    desk: RunDesk,
+    run: RunId,
+    reader: ConsoleReader,
+    over: bool,
+    guard: StreamGuard,
+}
+
+impl Source for ConsoleSource {
+    async fn next(&mut self) -> Option<Event> {
+        if self.over {
+            return None;
+        }
+        let text = tokio::select! {
+            text = self.reader.next() => text,
+            () = self.guard.ended() => return None,
+        };
+        match text {
+            Ok(Some(text)) => return event(EVENT_CONSOLE, &ConsoleText { text }),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(run = %self.run, %error, "a console cannot be read");
+                return None;
+            }
+        }
+        // The console ends a little before the run: its logs are archived meanwhile.
+        self.over = true;
+        if let Some(mut view) = self.desk.watch(self.run) {
+            tokio::select! {
+                _ = view.wait_for(|record| record.result().is_some()) => {}
+                () = self.guard.ended() => return None,
+            }
+        }
+        let record = self.desk.get(self.run).await.ok()??;
+        event(EVENT_RUN, &super::runs::run(&record))
+    }
+}
+
+/// A run's console from its start, then as it comes, then the run.
+pub(crate) fn console_stream(
+    api: &Shared,
+    caller: Identity,
+    desk: RunDesk,
+    run: RunId,
+    reader: ConsoleReader,
+) -> Response {
+    let guard = StreamGuard::new(api, caller);
+    respond(ConsoleSource { desk, run, reader, over: false, guard })
 }

@@ -8,6 +8,7 @@ mod host_link;
 mod lease;
 mod node;
 mod pipeline;
+mod run;
 mod stream;
 mod testenv;
 mod token;
@@ -26,6 +27,7 @@ pub use pipeline::{
     EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote,
     ReferenceOrder,
 };
+pub use run::{ConsoleText, EVENT_CONSOLE, EVENT_RUN, Run, RunState, RunTrouble};
 pub use stream::{
     EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
     EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES, STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
