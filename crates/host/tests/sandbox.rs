@@ -63,10 +63,12 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
         host
     }
 
-    /// As a package does it: the file is another one afterwards.
+    /// As a package does it: the file is another one afterwards. Another process copies it: what this one has open for
+    /// writing, a child that another test starts meanwhile would have open too, and it could not be run (ETXTBSY).
     fn install(&self) {
         let (new, place) = (self.folder.path().join("new"), self.folder.path().join("toci-host"));
-        std::fs::copy(PROGRAM, &new).unwrap();
+        let copied = Command::new("cp").arg(PROGRAM).arg(&new).status().unwrap();
+        assert!(copied.success(), "{copied}");
         std::fs::rename(new, place).unwrap();
     }
 
