@@ -28,7 +28,7 @@ pub struct Cost {
     pub memory_mib: u64,
     /// Real CPUs, a fraction because of overcommit.
     pub cpus: f64,
-    /// MiB, as if every disk were full.
+    /// MiB, as if every disk were full, less what the shape overcommits.
     pub disk_mib: u64,
 }
 
@@ -44,9 +44,24 @@ impl Cost {
                 + count * nodes.memory_mib
                 + (count + 1) * MACHINE_OVERHEAD_MIB,
             cpus: virtual_cpus / shape.cpu_overcommit,
-            disk_mib: (seed.disk_gb + count * (nodes.disk_gb + 1)) * 1024,
+            disk_mib: overcommitted(
+                (seed.disk_gb + count * (nodes.disk_gb + 1)) * 1024,
+                shape.disk_overcommit,
+            ),
         }
     }
+}
+
+/// The share that is counted; never nothing.
+fn overcommitted(mib: u64, factor: f64) -> u64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "MiB of disks are far below 2^53, the factor is at least 1"
+    )]
+    let share = (mib as f64 / factor).ceil() as u64;
+    share.max(1)
 }
 
 /// One TE to be.
@@ -183,6 +198,10 @@ mod tests {
         }
         let exact = Resources { memory_mib: 2048 + 2 * 1344, cpus: 1, disk_mib: 4096 + 2 * 8192 };
         assert_eq!(carve(&c, exact).unwrap().len(), 2);
+        let c = config("[shape.seed-2]\n", "[shape.seed-2]\ndisk_overcommit = 8.0\n");
+        let little = Resources { disk_mib: 4096 + 2 * 1024, ..ROOMY };
+        assert_eq!(carve(&c, little).unwrap().len(), 2);
+        assert!(carve(&c, Resources { disk_mib: little.disk_mib - 1, ..ROOMY }).is_err());
     }
 
     #[test]

@@ -162,6 +162,9 @@ pub struct Shape {
     /// Virtual CPUs for each real one when carving. Default 1.
     #[serde(default = "one")]
     pub cpu_overcommit: f64,
+    /// Virtual disk for each real one when carving: disks are copy-on-write, and most stay nearly empty. Default 1.
+    #[serde(default = "one")]
+    pub disk_overcommit: f64,
     /// `amd64` or `i386`, as in the TE JSON.
     #[serde(default)]
     pub arch: Arch,
@@ -432,6 +435,9 @@ fn check_shape(shape: &Shape) -> Result<(), (String, String)> {
     let no = |key: &str, problem: String| Err((key.to_owned(), problem));
     if !(shape.cpu_overcommit.is_finite() && shape.cpu_overcommit > 0.0) {
         return no("cpu_overcommit", "use a number above 0".into());
+    }
+    if !(shape.disk_overcommit.is_finite() && shape.disk_overcommit >= 1.0) {
+        return no("disk_overcommit", "use a number of at least 1".into());
     }
     let machine_ok = |cpus: u32, memory: u64, disk: u64| {
         (1..=64).contains(&cpus)
