@@ -48,9 +48,11 @@ fn make_source(bare: &Path) -> Outcome<Vec<String>> {
     git(bare, &["init", "-q", "--bare", "--initial-branch=master"], b"")?;
     let mut text = String::new();
     for n in 0..COMMITS {
+        // The changes were begun here.
+        let mark = if n + 101 == COMMITS { "mark :1\n" } else { "" };
         write!(
             text,
-            "commit refs/heads/master\ncommitter b <b@example.org> {} +0000\ndata 1\nx\nM 100644 inline f{}\ndata {}\n{n}\n\n",
+            "commit refs/heads/master\n{mark}committer b <b@example.org> {} +0000\ndata 1\nx\nM 100644 inline f{}\ndata {}\n{n}\n\n",
             1_400_000_000 + n,
             n % FILES,
             n.to_string().len(),
@@ -59,7 +61,7 @@ fn make_source(bare: &Path) -> Outcome<Vec<String>> {
     for n in 0..=MERGES {
         write!(
             text,
-            "commit refs/changes/{:02}/{n}/1\ncommitter b <b@example.org> 1500000000 +0000\ndata 1\ny\nfrom refs/heads/master~100\nM 100644 inline new{n}\ndata 1\nz\n\n",
+            "commit refs/changes/{:02}/{n}/1\ncommitter b <b@example.org> 1500000000 +0000\ndata 1\ny\nfrom :1\nM 100644 inline new{n}\ndata 1\nz\n\n",
             n % 100,
         )?;
     }
