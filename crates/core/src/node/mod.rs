@@ -19,6 +19,7 @@
 //!   what it needs from those behind it; nodes that are ready and that nobody asked for make room for it.
 //! * Every request is served, refused at once because it can never be served, or given up after
 //!   [`Policy::failures_max`] builds for its label failed while it waited.
+//!   One that has some of its nodes goes before all that have none.
 //! * All nodes of one request are of one provider, so that they can reach each other.
 //! * Where builds fail, no further one is begun for a growing time; then one is tried.
 //! * After a crash: what was being built or handed over is deleted, what was ready is tested again, what was in use is

@@ -96,14 +96,16 @@ impl<'a> Round<'a> {
 
     fn requests(&mut self) {
         let pool = self.pool;
-        let mut order: Vec<(Rank, RunId)> = pool
+        // Who has some of its nodes already goes first: it gives nothing back before it has all, so whoever waited for
+        // those would wait for ever.
+        let mut order: Vec<(bool, Rank, RunId)> = pool
             .requests
             .iter()
             .filter(|(_, waiter)| !waiter.resumes)
-            .map(|(run, waiter)| (waiter.rank(), *run))
+            .map(|(run, waiter)| (pool.nodes_of(*run).is_empty(), waiter.rank(), *run))
             .collect();
         order.sort_unstable();
-        for (_, run) in order {
+        for (_, _, run) in order {
             self.request(run);
         }
     }

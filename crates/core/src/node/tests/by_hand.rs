@@ -190,6 +190,24 @@ fn a_node_that_lies_about_being_ready_is_replaced() {
 }
 
 #[test]
+fn who_has_some_of_its_nodes_gets_the_rest_before_the_urgent() {
+    let mut w = world(0, 2);
+    w.ask_as(1, "a", 2, Precedence::Low).unwrap();
+    while !w.states().iter().all(|state| *state == "handing") {
+        w.work(0, true);
+    }
+    let nodes: Vec<_> = w.pool.nodes().cloned().collect();
+    w.work_on(&nodes[0], true);
+    w.work_on(&nodes[1], false);
+    w.ask_as(2, "b", 2, Precedence::High).unwrap();
+    w.work_off();
+    assert_eq!((w.served(1).is_some(), w.served(2)), (true, None));
+    w.on(Event::GiveBack(RunId(1))).unwrap();
+    w.work_off();
+    assert!(w.served(2).is_some());
+}
+
+#[test]
 fn held_nodes_stay_until_their_end() {
     let mut w = world(0, 2);
     w.ask(1, "a", 1).unwrap();
