@@ -1,0 +1,128 @@
+//! Runs from outside: a pushed change, a real sandbox, the console over HTTP, stopping by hand.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as expected")]
+
+mod common;
+
+use common::{LIMIT, World, config, eventually};
+use std::path::Path;
+use std::process::Command;
+use toci_client::api::{ClientError, ConsoleNews};
+use toci_server::{Overrides, ServerConfig};
+use toci_wire::api::{Role, Run, RunState};
+
+const LAYOUT: &str = "
+pipelines:
+  - name: check
+    manager: independent
+    trigger:
+      local: [{event: patchset-created}]
+    success: {local: {verified: 1}}
+    failure: {local: {verified: -1}}
+jobs:
+  - name: unit
+    run: 'echo up; sleep 1000'
+projects:
+  - {name: org/a, check: [unit]}
+";
+
+fn git(folder: &Path, arguments: &[&str]) {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("git runs (Debian package git)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let first = 30_000 + u16::try_from(std::process::id() % 1000).unwrap() * 8;
+    let text = format!(
+        "[layout]\nfile = \"{0}/layout.yaml\"\n[[source]]\nname = \"local\"\nkind = \"git\"\nroot = \"{0}/git\"\n\
+         [[label]]\nname = \"sandbox\"\n[[provider]]\nname = \"here\"\nkind = \"local\"\nmax_servers = 1\n\
+         first_number = {first}\n[[provider.pool]]\nlabel = \"sandbox\"\n",
+        at.display()
+    );
+    std::fs::write(at.join("toci.toml"), text).unwrap();
+    std::fs::write(at.join("layout.yaml"), LAYOUT).unwrap();
+    std::fs::create_dir_all(at.join("git/org/a.git")).unwrap();
+    git(&at.join("git/org/a.git"), &["init", "-q", "--bare", "--initial-branch=master"]);
+    std::fs::create_dir_all(at.join("work")).unwrap();
+    let work = at.join("work");
+    git(&work, &["init", "-q", "--initial-branch=master"]);
+    git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]);
+    git(&work, &["push", "-q", "../git/org/a.git", "master"]);
+    let usual = config(at);
+    let flags = Overrides {
+        state: Some(usual.state),
+        listen: usual.api.listen.first().copied(),
+        gearman: usual.gearman.options.listen.first().copied(),
+        ..Overrides::default()
+    };
+    let config = ServerConfig::load(Some(&at.join("toci.toml")), flags).unwrap();
+    World::around(toci_server::start(config).await.unwrap(), folder)
+}
+
+#[tokio::test]
+async fn a_console_is_followed_and_a_run_is_stopped() {
+    let world = world().await;
+    let reader = world.client(Role::ReadOnly, "eve").await;
+    let mirror = world.folder.path().join("state/mirrors/local/org/a.git/toci-mirror");
+    eventually("the project is known", async || {
+        if mirror.exists() { Ok(()) } else { Err(format!("no {}", mirror.display())) }
+    })
+    .await;
+    let work = world.folder.path().join("work");
+    git(&work, &["commit", "-q", "--allow-empty", "-m", "change"]);
+    git(&work, &["push", "-q", "../git/org/a.git", "HEAD:refs/changes/01/1/1"]);
+    world.admin.poke("local").await.unwrap();
+    let mut run: Option<Run> = None;
+    eventually("it runs", async || {
+        let runs = reader.runs(0).await.map_err(|e| e.to_string())?;
+        run = runs.iter().find(|r| r.state == RunState::Running).cloned();
+        if run.is_some() { Ok(()) } else { Err(format!("{runs:?}")) }
+    })
+    .await;
+    let run = run.unwrap();
+    assert_eq!((run.job.as_str(), run.project.as_str()), ("unit", "org/a"));
+    let mut console = reader.run_console(&run.id).await.unwrap();
+    let mut text = String::new();
+    let follow = async {
+        while !text.contains("| up\n") {
+            match console.next().await.unwrap() {
+                Some(ConsoleNews::Text(more)) => text.push_str(&more),
+                other => panic!("{other:?} after {text}"),
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, follow).await.unwrap();
+    match reader.cancel_run(&run.id).await {
+        Err(ClientError::Api { status: 403, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    world.admin.cancel_run(&run.id).await.unwrap();
+    let end = async {
+        loop {
+            match console.next().await.unwrap() {
+                Some(ConsoleNews::Text(_)) => {}
+                Some(ConsoleNews::Over(run)) => return run,
+                None => panic!("the stream ended without the run's end"),
+            }
+        }
+    };
+    let over = tokio::time::timeout(LIMIT, end).await.unwrap();
+    assert_eq!(over.result.as_deref(), Some("ABORTED"));
+    assert_eq!(reader.run(&run.id).await.unwrap(), *over);
+    match world.admin.cancel_run(&run.id).await {
+        Err(ClientError::Api { status: 409, error }) => assert_eq!(error.code, "run_over"),
+        other => panic!("{other:?}"),
+    }
+    match reader.run("x").await {
+        Err(ClientError::Api { status: 404, error }) => assert_eq!(error.code, "no_such_run"),
+        other => panic!("{other:?}"),
+    }
+    world.running.stop().await.unwrap();
+}
