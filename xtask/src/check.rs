@@ -17,16 +17,17 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The same as part of a longer run.
+/// What needs no compiling: formatting, tidiness of the tree, walls between crates, shell scripts. Seconds.
+pub(crate) fn tidy() -> Result<()> {
+    let mut parts = Parts::new();
+    uncompiled(&mut parts)?;
+    parts.print();
+    Ok(())
+}
+
+/// All checks as part of a longer run.
 pub(crate) fn all(parts: &mut Parts) -> Result<()> {
-    parts.time("rustfmt", || run_command(cargo().args(["fmt", "--all", "--", "--check"])))?;
-    parts.time("tidy", || {
-        let mut found = tidy::violations()?;
-        found.extend(limits::violations()?);
-        none(found)
-    })?;
-    parts.time("walls", || none(walls::violations()?))?;
-    parts.time("shellcheck", shellcheck)?;
+    uncompiled(parts)?;
     parts.time("clippy", || {
         run_command(cargo().args([
             "clippy",
@@ -40,6 +41,17 @@ pub(crate) fn all(parts: &mut Parts) -> Result<()> {
         ]))
     })?;
     parts.time("cargo-deny", deny::run)
+}
+
+fn uncompiled(parts: &mut Parts) -> Result<()> {
+    parts.time("rustfmt", || run_command(cargo().args(["fmt", "--all", "--", "--check"])))?;
+    parts.time("tidy", || {
+        let mut found = tidy::violations()?;
+        found.extend(limits::violations()?);
+        none(found)
+    })?;
+    parts.time("walls", || none(walls::violations()?))?;
+    parts.time("shellcheck", shellcheck)
 }
 
 fn none(violations: Vec<String>) -> Result<()> {

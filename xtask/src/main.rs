@@ -41,9 +41,11 @@ enum Command {
     Build,
     /// Formatting, lints, licences and bans, walls between crates, tidiness of the tree.
     Check,
+    /// The part of `check` that needs no compiling: formatting, tidiness, walls, shell scripts.
+    Tidy,
     /// Everything that a change can break: install, check, all tests, simulation, fuzz corpora.
     Test(test::Options),
-    /// The main job on this machine: control plane, one sandboxed TE host, a lease, a deployment.
+    /// The main job on this machine: two changes go through a gate that deploys them in TEs of one host.
     Demo(demo::Options),
     /// Run seeds of the simulation.
     Sim(sim::Options),
@@ -77,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::Install => install::run(),
         Command::Build => cargo::build_workspace(),
         Command::Check => check::run(),
+        Command::Tidy => check::tidy(),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Sim(options) => sim::run(&options),
