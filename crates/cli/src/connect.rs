@@ -5,6 +5,7 @@ use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use std::path::Path;
 use toci_client::api::{ApiClient, BadToken, Endpoint, Token};
+use toci_core::chain::Chain;
 
 /// Where the server is when nothing says otherwise.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
@@ -57,6 +58,6 @@ fn token(global: &GlobalArgs) -> Result<Option<Token>> {
                 "an operator's token is in <state>/admin.token of the server; `toci token create` makes others"
             }
         };
-        CliError::new(Exit::NotAllowed, crate::error::chain(&e), hint)
+        CliError::new(Exit::NotAllowed, Chain(&e).to_string(), hint)
     })
 }

@@ -3,8 +3,8 @@
 use crate::exit::Exit;
 use crate::output::complain;
 use core::fmt;
-use std::error::Error as StdError;
 use toci_client::api::ClientError;
+use toci_core::chain::Chain;
 use toci_wire::api::ErrorKind;
 
 /// An error with its exit code and what to do next.
@@ -41,8 +41,8 @@ impl CliError {
     }
 
     /// The world's fault, with its causes.
-    pub fn failed(what: impl fmt::Display, source: &dyn StdError) -> CliError {
-        CliError::new(Exit::Failed, format!("{what}: {}", chain(source)), "")
+    pub fn failed(what: impl fmt::Display, source: &dyn std::error::Error) -> CliError {
+        CliError::new(Exit::Failed, format!("{what}: {}", Chain(source)), "")
     }
 
     /// As `error: …` and `hint: …`, or as one JSON object in the API's own form.
@@ -59,22 +59,6 @@ impl CliError {
             complain(&format!("hint: {}", self.hint));
         }
     }
-}
-
-/// An error and its causes, in one line, without saying the same twice.
-#[must_use]
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 impl From<ClientError> for CliError {
@@ -99,13 +83,13 @@ impl From<ClientError> for CliError {
             }
             ClientError::Broken { .. } | ClientError::TooSlow { .. } => CliError::new(
                 Exit::Unreachable,
-                chain(&error),
+                Chain(&error).to_string(),
                 "the server may be restarting; try again",
             ),
             ClientError::Protocol { .. } => {
-                CliError::new(Exit::Failed, chain(&error), "check --server")
+                CliError::new(Exit::Failed, Chain(&error).to_string(), "check --server")
             }
-            ClientError::Source(_) => CliError::new(Exit::Failed, chain(&error), ""),
+            ClientError::Source(_) => CliError::new(Exit::Failed, Chain(&error).to_string(), ""),
         }
     }
 }
@@ -127,12 +111,5 @@ mod tests {
         assert_eq!(api(403, ErrorKind::Refused).exit, Exit::NotAllowed);
         let no_token = api(401, ErrorKind::Refused);
         assert!(no_token.hint.contains("--token-file"), "{no_token:?}");
-    }
-
-    #[test]
-    fn causes_are_told_once() {
-        let inner = std::io::Error::other("disk on fire");
-        let outer = ClientError::Source(inner);
-        assert_eq!(chain(&outer), "read the data to send: disk on fire");
     }
 }

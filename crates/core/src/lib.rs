@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod chain;
 pub mod event;
 pub mod id;
 pub mod layout;

@@ -1,6 +1,5 @@
 //! Joins the gateway to the machines of this host.
 
-use crate::chain::Chain;
 use crate::gateway::{
     Gateway, GatewayConfig, GatewayError, MachineError as GatewayMachineError, Machines, PowerVerb,
     PublicKey, Row, SeedImage, TeGrant,
@@ -15,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_core::id::{Generation, LeaseId};
 use tokio::time::Instant;
 

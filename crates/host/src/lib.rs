@@ -7,7 +7,6 @@
 pub mod agent;
 mod bench;
 pub mod carve;
-pub mod chain;
 pub mod commands;
 pub mod config;
 pub mod console;

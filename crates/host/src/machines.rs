@@ -1,6 +1,5 @@
 //! The machines of one TE, and of no other: what the gateway and operators may do to them.
 
-use crate::chain::Chain;
 use crate::disk_image;
 use crate::host::Host;
 use crate::libvirt::{Libvirt, LibvirtError, Power};
@@ -8,6 +7,7 @@ use crate::plan::{BootDevice, TeSpec, with_boot_device};
 use crate::te::{CutOff, Gate, Pass, Rule};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use toci_core::chain::Chain;
 use toci_core::id::Generation;
 use toci_wire::api::MachineState;
 use toci_wire::ssh_command::output::Row;

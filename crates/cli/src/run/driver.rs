@@ -5,7 +5,7 @@ use super::machine::{Effect, Event, Machine};
 use super::progress::{LIVE_PERIOD, Progress, names};
 use crate::args::RunArgs;
 use crate::duration::show;
-use crate::error::{CliError, Result, chain};
+use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::interrupt::Interrupts;
 use crate::output::word;
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, Backoff};
 use toci_client::command::{CommandSpec, DataFile, Ended, Running, StartCommand};
+use toci_core::chain::Chain;
 use toci_wire::api::{Hold, Lease, LeaseRequest, LeaseState, Release};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
@@ -283,7 +284,7 @@ impl Driver<'_> {
                 .map_err(|e| CliError::failed("make the TE JSON", &e))?;
             let stem = format!("toci-{id}-{}", te.testenv);
             let file = DataFile::create(&stem, &json)
-                .map_err(|e| CliError::new(Exit::RunFailed, chain(&e), NO_DATA_FILE))?;
+                .map_err(|e| CliError::new(Exit::RunFailed, Chain(&e).to_string(), NO_DATA_FILE))?;
             self.files.push(file);
         }
         let mut all = OsString::new();

@@ -80,20 +80,6 @@ pub enum GitError {
     NoSuchSource(String),
 }
 
-impl GitError {
-    /// The error with its sources, on one line.
-    #[must_use]
-    pub fn whole(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(e) = source {
-            text.push_str(&format!(": {e}"));
-            source = e.source();
-        }
-        text
-    }
-}
-
 /// How git is called for one repository.
 #[derive(Clone, Debug)]
 pub struct Git {

@@ -8,6 +8,7 @@ use super::mirror::{Mirror, Mirrors};
 use super::series::{Memory, Series, Step};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use toci_core::chain::Chain;
 use toci_core::event::{Branch, ChangeKey, ProjectKey, RefName, Revision};
 use toci_core::layout::MergeMode;
 use toci_core::pipeline::{MergeItem, MergeOutcome, MergeSubject, MergeWish};
@@ -44,7 +45,7 @@ impl Merger {
     pub async fn merge(&self, wish: &MergeWish) -> MergeOutcome {
         match self.try_merge(wish).await {
             Ok(outcome) => outcome,
-            Err(error) => MergeOutcome::Failed { why: error.whole() },
+            Err(error) => MergeOutcome::Failed { why: Chain(&error).to_string() },
         }
     }
 

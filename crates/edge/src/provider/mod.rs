@@ -14,6 +14,7 @@ pub use crate::source::Work;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_core::id::Label;
 
 /// Why a provider did not do something.
@@ -29,14 +30,7 @@ pub struct ProviderError {
 impl ProviderError {
     /// An error from whatever can be shown, with its causes.
     pub fn new(what: impl Into<String>, error: &dyn std::error::Error) -> ProviderError {
-        let mut why = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            why.push_str(": ");
-            why.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        ProviderError { what: what.into(), why }
+        ProviderError { what: what.into(), why: Chain(error).to_string() }
     }
 
     /// An error in words.

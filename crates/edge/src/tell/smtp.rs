@@ -8,8 +8,8 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use std::error::Error;
 use std::time::Duration;
+use toci_core::chain::Chain;
 
 /// Longest time for sending one mail, all of it.
 pub const MAIL_LIMIT: Duration = Duration::from_secs(60);
@@ -131,9 +131,11 @@ pub async fn send(config: &SmtpConfig, mail: &Mail) -> Result<(), MailError> {
     match tokio::time::timeout(MAIL_LIMIT, transport.send(message)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) if error.is_permanent() => {
-            Err(MailError::Refused { server: server(), why: whole(&error) })
+            Err(MailError::Refused { server: server(), why: Chain(&error).to_string() })
         }
-        Ok(Err(error)) => Err(MailError::Failed { server: server(), why: whole(&error) }),
+        Ok(Err(error)) => {
+            Err(MailError::Failed { server: server(), why: Chain(&error).to_string() })
+        }
         Err(_) => {
             let why = format!("not done within {} s", MAIL_LIMIT.as_secs());
             Err(MailError::Failed { server: server(), why })
@@ -182,7 +184,7 @@ fn transport(config: &SmtpConfig) -> Result<AsyncSmtpTransport<Tokio1Executor>, 
 fn believing(config: &SmtpConfig) -> Result<TlsParameters, MailError> {
     let failed = |error: lettre::transport::smtp::Error| MailError::Failed {
         server: config.host.clone(),
-        why: whole(&error),
+        why: Chain(&error).to_string(),
     };
     let mut builder =
         TlsParameters::builder(config.host.clone()).certificate_store(CertificateStore::None);
@@ -219,19 +221,6 @@ fn cut(text: &str) -> String {
     }
     let end = (0..=MAIL_MAX_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}\n\n[cut off after {end} bytes]\n", &text[..end])
-}
-
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(&format!(": {cause_text}"));
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Keeps the host as it should be: looks again every few seconds, and at once when the switch has
 //! been started anew (its flows are gone then, and `br-ctlplane` forwards nothing without them).
 
-use crate::chain::Chain;
 use crate::host::Host;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 

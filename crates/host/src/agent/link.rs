@@ -2,11 +2,11 @@
 
 use super::operations::Operations;
 use super::reporter::Reporter;
-use crate::chain::Chain;
 use crate::te::Wish;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use toci_client::api::{Backoff, HostMessage};
+use toci_core::chain::Chain;
 use toci_wire::api::HostDesired;
 
 /// Listens for ever.

@@ -2,13 +2,13 @@
 //! image. Refused when the TE is no longer at the generation that the person saw.
 
 use super::reporter::Reporter;
-use crate::chain::Chain;
 use crate::console::ConsoleTail;
 use crate::image::{ImageError, ImageInstall};
 use crate::machines::{MachineError, TeMachines};
 use crate::te::{Rule, TeTaskHandle};
 use std::sync::Arc;
 use toci_client::api::{ClientError, Upload};
+use toci_core::chain::Chain;
 use toci_core::id::Generation;
 use toci_wire::api::{Operation, OperationKind, OperationResult, PowerAction};
 use tokio::sync::Semaphore;

@@ -1,6 +1,5 @@
 //! Tells the server all that is: whenever any of it changes, and every so often.
 
-use crate::chain::Chain;
 use crate::facts;
 use crate::host::Host;
 use crate::te::TeTaskHandle;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use toci_client::api::{ApiClient, Backoff, ClientError};
+use toci_core::chain::Chain;
 use toci_core::lease::fence::Standing;
 use toci_wire::api::{ErrorKind, HostReport, HostStatus, MachineState, TeReport, TeReportState};
 use tokio::sync::{Notify, watch};

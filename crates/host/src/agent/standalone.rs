@@ -1,11 +1,11 @@
 //! Without a server: every TE is served at once and for good, its JSON written to
 //! `<state>/test_env_<N>.json`, as the origin's TE hosts did to `/etc` (origin.md 2.5).
 
-use crate::chain::Chain;
 use crate::host::Host;
 use crate::state;
 use crate::te::{TeTaskHandle, Wish};
 use std::sync::Arc;
+use toci_core::chain::Chain;
 use toci_core::id::LeaseId;
 use toci_core::lease::fence::Standing;
 use toci_wire::api::{DesiredTe, TeTask};

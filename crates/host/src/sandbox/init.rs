@@ -2,7 +2,6 @@
 
 use super::daemons::{Daemon, daemons, lay_out};
 use super::outside::SandboxError;
-use crate::chain::Chain;
 use crate::config::{Config, HIDDEN_IN_SANDBOX};
 use crate::state::StateDir;
 use nix::errno::Errno;
@@ -16,6 +15,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+use toci_core::chain::Chain;
 
 /// Pause before a daemon is started again; doubled at each quick death.
 const RESTART_FIRST: Duration = Duration::from_millis(200);

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 use toci_core::broker::Settings;
+use toci_core::chain::Chain;
 use toci_core::refused::Refused;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -131,12 +132,7 @@ pub fn geard_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match serve(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = format!("geard: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
+            let text = format!("geard: {}", Chain(&error));
             tracing::error!("{text}");
             say(std::io::stderr(), &text);
             ExitCode::FAILURE

@@ -1,9 +1,9 @@
 //! `[[source]]` of kind `github`.
 
 use serde::Deserialize;
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_core::event::ProjectName;
 use toci_edge::http::{Secret, Trust, Url};
 use toci_edge::source::github::{Auth, GithubConfig, MergeMethod};
@@ -44,7 +44,7 @@ pub(super) fn filled_in(file: GithubFile) -> Result<GithubConfig, String> {
     let name = super::gate::source_name(file.name)?;
     let wrong = |why: String| format!("source {name}: {why}");
     let secret = |what: &str, path: &Path| {
-        Secret::from_file(path).map_err(|e| wrong(format!("{what}: {}", with_cause(&e))))
+        Secret::from_file(path).map_err(|e| wrong(format!("{what}: {}", Chain(&e))))
     };
     let url = |what: &str, given: Option<String>, usual: &str| {
         Url::parse(given.as_deref().unwrap_or(usual)).map_err(|e| wrong(format!("{what}: {e}")))
@@ -92,13 +92,6 @@ pub(super) fn filled_in(file: GithubFile) -> Result<GithubConfig, String> {
         },
         name,
     })
-}
-
-fn with_cause(error: &dyn Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use crate::broker::host_name;
 use serde::Deserialize;
-use std::error::Error;
 use std::path::PathBuf;
+use toci_core::chain::Chain;
 use toci_edge::http::{Secret, Trust};
 use toci_edge::tell::smtp::{self, MailTls, SmtpConfig};
 use toci_edge::tell::webhook::WebhookConfig;
@@ -66,7 +66,7 @@ pub(super) fn smtp(file: SmtpFile) -> Result<SmtpConfig, String> {
         to: file.default_to.unwrap_or_else(|| "zuul".to_owned()),
         hello: file.hello.unwrap_or_else(host_name),
     };
-    smtp::check(&config).map_err(|e| format!("smtp: {}", with_cause(&e)))?;
+    smtp::check(&config).map_err(|e| format!("smtp: {}", Chain(&e)))?;
     Ok(config)
 }
 
@@ -77,14 +77,7 @@ pub(super) fn webhook(file: WebhookFile) -> Result<WebhookConfig, String> {
 }
 
 fn secret(name: &str, path: &std::path::Path) -> Result<Secret, String> {
-    Secret::from_file(path).map_err(|e| format!("{name}: {}", with_cause(&e)))
-}
-
-fn with_cause(error: &dyn Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+    Secret::from_file(path).map_err(|e| format!("{name}: {}", Chain(&e)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::tasks::run::{
     Archive, Archived, Finished, NodeError, NodeHandle, NodeRequest, Nodes, Unarchived,
 };
 use futures_util::future::BoxFuture;
-use std::error::Error;
+use toci_core::chain::Chain;
 use toci_core::id::RunId;
 
 /// Nodes of the pool.
@@ -67,19 +67,8 @@ impl Archive for LogStore {
             let finished = log::Finished { wish, result, folder, mask };
             match LogStore::archive(self, finished).await {
                 Ok(log::Archived { url, first_error }) => Ok(Archived { url, first_error }),
-                Err(error) => Err(Unarchived(whole(&error))),
+                Err(error) => Err(Unarchived(Chain(&error).to_string())),
             }
         })
     }
-}
-
-/// An error with its causes.
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

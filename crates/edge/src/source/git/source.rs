@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use toci_core::chain::Chain;
 use toci_core::event::{
     Branch, Change, ChangeKey, Person, ProjectKey, ProjectName, RefName, SourceName, TriggerEvent,
 };
@@ -97,7 +98,10 @@ impl GitSource {
     }
 
     pub(super) fn failed(&self, error: &GitError) -> SourceError {
-        SourceError::Unreachable { source_name: self.config.name.to_string(), why: error.whole() }
+        SourceError::Unreachable {
+            source_name: self.config.name.to_string(),
+            why: Chain(error).to_string(),
+        }
     }
 
     pub(super) fn refused(&self, why: impl Into<String>) -> SourceError {
@@ -179,7 +183,7 @@ impl GitSource {
             let now = match self.look(&name).await {
                 Ok(now) => now.refs,
                 Err(error) => {
-                    link = Err(error.whole());
+                    link = Err(Chain(&error).to_string());
                     continue;
                 }
             };

@@ -9,8 +9,8 @@ use crate::source::SourceError;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::{Mutex, PoisonError};
+use toci_core::chain::Chain;
 use toci_core::event::ProjectName;
 
 /// What we want of GitHub: JSON, of this version.
@@ -91,14 +91,14 @@ impl Api {
         let token =
             self.tokens.token(&self.http, &self.config).await.map_err(|error| match &error {
                 NoToken::Key(_) => self.refused(error.to_string()),
-                NoToken::Ask(cause) => self.unreachable(format!("{error}: {}", whole(cause))),
+                NoToken::Ask(cause) => self.unreachable(format!("{error}: {}", Chain(cause))),
             })?;
         let request = request
             .header("accept", MEDIA_TYPE)
             .header("x-github-api-version", VERSION)
             .bearer(&token);
         let answer = self.http.send(request).await;
-        let answer = answer.map_err(|error| self.unreachable(whole(&error)))?;
+        let answer = answer.map_err(|error| self.unreachable(Chain(&error).to_string()))?;
         if answer.status() == 401 {
             self.tokens.forget().await;
         }
@@ -118,7 +118,7 @@ impl Api {
     }
 
     fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, SourceError> {
-        answer.json().map_err(|error| self.unreachable(whole(&error)))
+        answer.json().map_err(|error| self.unreachable(Chain(&error).to_string()))
     }
 
     pub(super) fn unreachable(&self, why: String) -> SourceError {
@@ -170,14 +170,4 @@ impl Api {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(project.clone(), found.id);
         Ok(found.id)
     }
-}
-
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

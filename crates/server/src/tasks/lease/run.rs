@@ -7,6 +7,7 @@ use super::{BATCH_MAX, HISTORY_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_core::id::{HostId, LeaseId, TeId};
 use toci_core::lease::{Answer, Book, Changes, Event};
 use toci_core::refused::Refused;
@@ -350,20 +351,5 @@ impl State {
                 self.broken = Some(failure);
             }
         }
-    }
-}
-
-/// An error with its sources, for the log.
-pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
-
-impl core::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(e) = source {
-            write!(f, ": {e}")?;
-            source = e.source();
-        }
-        Ok(())
     }
 }

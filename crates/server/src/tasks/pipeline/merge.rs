@@ -5,6 +5,7 @@ use crate::tasks::event::now;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_core::event::ProjectKey;
 use toci_core::id::BuildSetId;
 use toci_core::pipeline::{Input, MergeOutcome, MergeWish, Wanted};
@@ -94,7 +95,7 @@ pub(crate) async fn sweep(gate: GateHandle, mirrors: Arc<Mirrors>) {
             match swept.await {
                 Ok(gone) => tracing::debug!(%project, gone, "swept"),
                 Err(error) => {
-                    tracing::warn!(%project, why = error.whole(), "a mirror is not swept");
+                    tracing::warn!(%project, why = %Chain(&error), "a mirror is not swept");
                 }
             }
         }

@@ -5,6 +5,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_core::event::{ProjectKey, ProjectName, Revision, SourceName};
 use toci_core::pipeline::{RunWish, Subject};
 use toci_core::run::variables::own_commit;
@@ -34,29 +35,19 @@ pub(super) enum SetUpError {
     #[error("{0}")]
     Config(String),
     /// A mirror or its source.
-    #[error("{}", .0.whole())]
+    #[error("{}", Chain(.0))]
     Git(#[from] GitError),
     /// The node.
-    #[error("{}", chain(.0))]
+    #[error("{}", Chain(.0))]
     Node(#[from] SessionError),
     /// The pack on its way.
     #[error("send {project}: {why}")]
     Send { project: String, why: String },
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(&format!(": {error}"));
-        next = error.source();
-    }
-    text
-}
-
 impl std::convert::From<CallError> for SetUpError {
     fn from(error: CallError) -> SetUpError {
-        SetUpError::Send { project: "a repository".to_owned(), why: chain(&error) }
+        SetUpError::Send { project: "a repository".to_owned(), why: Chain(&error).to_string() }
     }
 }
 
