@@ -261,6 +261,8 @@ impl Run {
             Err(ending) => ending,
             Ok((id, watched)) => {
                 let _running = Gauge::raise(&self.lockenv.metrics, |m| &m.lockenv_running);
+                // It counted as a waiting job until now; a broker that is gone has no jobs to count.
+                let _ = self.face.begin(&self.job.handle).await;
                 let ending = self.with_lease(id, watched).await;
                 self.release(id, "testenv-client is done").await;
                 ending

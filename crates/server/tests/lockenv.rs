@@ -12,7 +12,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use toci_server::LockenvOptions;
 use toci_wire::api::{Lease, LeaseState, Revoke, TeState};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
@@ -125,6 +126,46 @@ async fn clients_wait_for_their_turn_and_outlast_the_heartbeat_limit() {
     assert_eq!(first.exit_code().await, Some(0));
     assert_eq!(second.exit_code().await, Some(0));
     all_ready(&world, 1).await;
+}
+
+/// What the broker answers to an admin command, up to its last line.
+async fn admin(world: &World, command: &str) -> String {
+    let stream = TcpStream::connect(world.running.gearman[0]).await.unwrap();
+    let mut stream = BufReader::new(stream);
+    stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    loop {
+        let line = answer.len();
+        let read = tokio::time::timeout(LIMIT, stream.read_line(&mut answer)).await.unwrap();
+        assert_ne!(read.unwrap(), 0, "{command}: {answer}");
+        if [".\n", "OK\n"].contains(&&answer[line..]) || answer.starts_with("ERR") {
+            return answer;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_is_a_queued_job_and_can_be_cancelled() {
+    let (world, _host) = world(1).await;
+    let mut holder = Peer::start(&world, "client", &["one", "60", "sleep", "1000"]);
+    holder.says("callback taken").await;
+    let _waiter = Peer::start(&world, "client", &["two", "60", "true"]);
+    let waiting = lease_in(&world, LeaseState::Waiting).await;
+    let status = admin(&world, "status").await;
+    assert!(status.contains("lockenv\t2\t1\t1\n"), "{status}");
+    let jobs = admin(&world, "show jobs").await;
+    let of = |queued: &str| {
+        let job = jobs.lines().find(|j| j.ends_with(queued) && j.contains('\t')).unwrap();
+        job.split('\t').next().unwrap().to_owned()
+    };
+    let cancelled = admin(&world, &format!("cancel job {}", of("\t1"))).await;
+    assert_eq!(cancelled, "OK\n");
+    eventually("the request is withdrawn", async || {
+        let lease = world.admin.lease(&waiting.id).await.map_err(|e| e.to_string())?;
+        if lease.state.is_over() { Ok(()) } else { Err(format!("{lease:?}")) }
+    })
+    .await;
+    assert_eq!(lease_in(&world, LeaseState::Active).await.owner, "lockenv:callback_one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,7 @@ impl Broker {
         for (_, job) in jobs {
             text.extend_from_slice(job.handle.as_bytes());
             let queued = match job.state {
-                JobState::Queued { .. } | JobState::Scheduled { .. } => 1,
+                JobState::Queued { .. } | JobState::Scheduled { .. } | JobState::Taken { .. } => 1,
                 JobState::Running { .. } => 0,
             };
             let ignored = u8::from(!job.background && job.clients.is_empty());
@@ -158,10 +158,16 @@ impl Broker {
         if !self.may(from, |acl, subject| acl.may_invoke(subject, name)) {
             return Err(DENIED);
         }
-        match (self.settings.cancel, job.worker()) {
-            (Cancel::QueuedSilently, Some(_)) => return Err(UNKNOWN),
-            (Cancel::QueuedSilently, None) => drop(self.remove_job(number)),
-            (Cancel::AnyWithFail, _) => self.fail_job(number, out),
+        match self.settings.cancel {
+            Cancel::QueuedSilently if job.is_running() => return Err(UNKNOWN),
+            Cancel::QueuedSilently => {
+                if let Some(job) = self.remove_job(number)
+                    && let Some(worker) = job.worker()
+                {
+                    out.send(worker, Message::JobAbandoned { handle });
+                }
+            }
+            Cancel::AnyWithFail => self.fail_job(number, out),
         }
         Ok(())
     }
@@ -183,7 +189,7 @@ impl Broker {
         }
         let id = self.functions.find(name).ok_or("ERR function not found")?;
         let function = &self.functions[id];
-        if function.workers > 0 || function.running > 0 {
+        if function.workers > 0 || function.taken + function.running > 0 {
             return Err("ERR there are still connected workers or executing clients");
         }
         // Clients that wait for a job of this function hear that it will never run.

@@ -50,8 +50,8 @@ pub(super) struct Conn {
     pub(super) rest: Rest,
     /// Jobs it waits for.
     pub(super) submitted: BTreeSet<JobNo>,
-    /// Jobs it works on.
-    pub(super) running: BTreeSet<JobNo>,
+    /// Jobs it has as a worker.
+    pub(super) assigned: BTreeSet<JobNo>,
     /// The job that it ended last with an exception: some workers send a `WORK_FAIL` after it.
     pub(super) excepted: Option<JobNo>,
     /// It asked for `WORK_EXCEPTION`.
@@ -84,7 +84,7 @@ impl Conns {
             abilities: BTreeMap::new(),
             rest: Rest::Awake,
             submitted: BTreeSet::new(),
-            running: BTreeSet::new(),
+            assigned: BTreeSet::new(),
             excepted: None,
             wants_exceptions: false,
         }));

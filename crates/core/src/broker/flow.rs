@@ -10,7 +10,8 @@ use super::settings::{
     PROGRESS_MAX_BYTES, WorkerLoss,
 };
 use super::vocabulary::{
-    Assignment, ConnId, GrabStyle, Message, Now, Outbox, Precedence, Submit, When, WorkKind,
+    Assignment, ConnId, GrabStyle, Message, Now, Outbox, PeerKind, Precedence, Submit, When,
+    WorkKind,
 };
 use crate::time::Time;
 use std::sync::Arc;
@@ -239,14 +240,22 @@ impl Broker {
         let Some(conn) = self.conns.get_mut(worker) else { return };
         let timeout = conn.abilities.get(&job.function).and_then(|a| a.timeout);
         let expires = timeout.map(|t| now.steady.after(t));
-        conn.running.insert(number);
-        job.state = JobState::Running { worker, sequence, expires };
+        conn.assigned.insert(number);
         let function = &mut self.functions[job.function];
         function.remove(job.precedence, sequence);
-        function.running += 1;
-        self.running += 1;
-        if let Some(at) = expires {
-            self.expiries.insert((at, number));
+        match conn.peer.kind {
+            PeerKind::InProcess => {
+                job.state = JobState::Taken { worker, sequence };
+                function.taken += 1;
+            }
+            PeerKind::Local | PeerKind::Remote => {
+                job.state = JobState::Running { worker, sequence, expires };
+                function.running += 1;
+                self.running += 1;
+                if let Some(at) = expires {
+                    self.expiries.insert((at, number));
+                }
+            }
         }
         out.send(
             worker,
@@ -259,6 +268,22 @@ impl Broker {
                 payload: &job.payload,
             }),
         );
+    }
+
+    /// A worker within the process begins to work on a job that it has taken: from now on it is a running one.
+    /// Anything else changes nothing: the job may have gone meanwhile.
+    pub fn begin(&mut self, worker: ConnId, handle: &[u8]) {
+        let Some(number) = self.jobs.find(handle) else { return };
+        let Some(job) = self.jobs.get_mut(number) else { return };
+        let JobState::Taken { worker: taker, sequence } = job.state else { return };
+        if taker != worker {
+            return;
+        }
+        job.state = JobState::Running { worker, sequence, expires: None };
+        let function = &mut self.functions[job.function];
+        function.taken -= 1;
+        function.running += 1;
+        self.running += 1;
     }
 
     /// The job of `handle`, if `from` is its worker: nobody else may speak of it.
@@ -392,7 +417,8 @@ impl Broker {
     fn requeue(&mut self, now: Now, number: JobNo, out: &mut impl Outbox) {
         // Taken out and put back, so that its state can be left by the same code as at its end.
         let Some(mut job) = self.jobs.remove(number) else { return };
-        let JobState::Running { sequence, .. } = job.state else {
+        let (JobState::Running { sequence, .. } | JobState::Taken { sequence, .. }) = job.state
+        else {
             self.jobs.insert(number, job);
             return;
         };

@@ -17,7 +17,9 @@ pub(super) struct Function {
     queues: [BTreeMap<u64, JobNo>; 3],
     /// Jobs whose calendar time has not come.
     pub(super) scheduled: u32,
-    /// Jobs with a worker.
+    /// Jobs that a worker within the process has taken and not begun.
+    pub(super) taken: u32,
+    /// Jobs that a worker works on.
     pub(super) running: u32,
     /// Connections that registered it, those within the process included.
     pub(super) workers: u32,
@@ -42,7 +44,7 @@ impl Function {
 
     /// Jobs in any state, as `status` counts them.
     pub(super) fn total(&self) -> usize {
-        self.queued() + self.scheduled as usize + self.running as usize
+        self.queued() + (self.scheduled + self.taken + self.running) as usize
     }
 
     /// The first job of a queue and its place in the order of arrival.

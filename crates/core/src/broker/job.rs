@@ -70,9 +70,11 @@ impl Handle {
 /// Where a job stands.
 ///
 /// ```text
-/// Scheduled --time comes--> Queued --grab--> Running --complete, fail, exception--> (gone)
-///     |                       | ^               |
-///     +--- clients gone, -----+ +-- requeued ---+--- worker lost, expired, clients gone --> (gone)
+/// Scheduled --time comes--> Queued --grab------------------> Running --complete, fail, exception--> (gone)
+///     |                     | ^  \                             ^  |
+///     |                     | |   +--grab from within--> Taken +  |
+///     |                     | +------- requeued ----------+-------+--- worker lost, expired, clients gone --> (gone)
+///     +--- clients gone, ---+-----------------------------+
 ///          cancelled --> (gone)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,15 @@ pub(super) enum JobState {
         /// Smaller is earlier.
         sequence: u64,
     },
-    /// A worker has it.
+    /// A worker within the process has it and has not begun, as it waits for what the job needs: still a waiting
+    /// job to everybody outside, which can be cancelled.
+    Taken {
+        /// That worker.
+        worker: ConnId,
+        /// Its place when it was queued, should it be queued again.
+        sequence: u64,
+    },
+    /// A worker works on it.
     Running {
         /// That worker.
         worker: ConnId,
@@ -128,8 +138,15 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn worker(&self) -> Option<ConnId> {
         match self.state {
-            JobState::Running { worker, .. } => Some(worker),
+            JobState::Running { worker, .. } | JobState::Taken { worker, .. } => Some(worker),
             JobState::Scheduled { .. } | JobState::Queued { .. } => None,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        match self.state {
+            JobState::Running { .. } => true,
+            JobState::Scheduled { .. } | JobState::Queued { .. } | JobState::Taken { .. } => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::acl::Acl;
 use super::conn::{Conn, Conns, Rest};
 use super::function::{FunctionId, Functions};
-use super::job::{JobNo, Jobs};
+use super::job::{Job, JobNo, Jobs};
 use super::settings::{CLIENT_ID_MAX_BYTES, Settings};
 use super::vocabulary::{ConnId, Message, Now, Outbox, Peer, PeerKind, Request, StatusAnswer};
 use crate::time::Time;
@@ -28,7 +28,9 @@ pub struct Figures {
 pub struct FunctionView {
     /// Jobs that wait for a worker now.
     pub queued: usize,
-    /// Jobs with a worker.
+    /// Jobs that a worker within the process has taken and not begun.
+    pub taken: usize,
+    /// Jobs that a worker works on.
     pub running: usize,
     /// Connections from outside the process that registered it.
     pub outside_workers: usize,
@@ -105,8 +107,8 @@ impl Broker {
         if let Some(function) = woken_for {
             self.balance(now, function, out);
         }
-        let Conn { running, submitted, .. } = *conn;
-        for number in running {
+        let Conn { assigned, submitted, .. } = *conn;
+        for number in assigned {
             self.lose_worker(now, number, out);
         }
         for number in submitted {
@@ -175,7 +177,7 @@ impl Broker {
             Message::Status(StatusAnswer {
                 name,
                 known: job.is_some(),
-                running: job.is_some_and(|j| j.worker().is_some()),
+                running: job.is_some_and(Job::is_running),
                 numerator: progress.map_or(b"0", |p| &p.numerator),
                 denominator: progress.map_or(b"0", |p| &p.denominator),
                 clients: with_clients.then(|| job.map_or(0, |j| j.clients.len())),
@@ -266,6 +268,7 @@ impl Broker {
         let inside = function.inside.len();
         FunctionView {
             queued: function.queued(),
+            taken: function.taken as usize,
             running: function.running as usize,
             outside_workers: function.workers as usize - inside,
             inside_workers: inside,
@@ -319,6 +322,12 @@ impl Broker {
             JobState::Queued { sequence } => {
                 self.functions[function].remove(job.precedence, sequence);
             }
+            JobState::Taken { worker, sequence: _ } => {
+                self.functions[function].taken -= 1;
+                if let Some(conn) = self.conns.get_mut(worker) {
+                    conn.assigned.remove(&number);
+                }
+            }
             JobState::Running { worker, sequence: _, expires } => {
                 self.functions[function].running -= 1;
                 self.running -= 1;
@@ -326,7 +335,7 @@ impl Broker {
                     self.expiries.remove(&(at, number));
                 }
                 if let Some(conn) = self.conns.get_mut(worker) {
-                    conn.running.remove(&number);
+                    conn.assigned.remove(&number);
                 }
             }
         }

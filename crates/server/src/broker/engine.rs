@@ -214,6 +214,7 @@ impl Engine {
                     self.request(id, Request::Grab(GrabStyle::Unique));
                 }
             }
+            Command::Begin(id, handle) => self.broker.begin(id, &handle),
             Command::Submit(id, submit, reply) => {
                 if let Some(face) = self.outlets.face(id) {
                     face.pending = Pending::Submit(reply);

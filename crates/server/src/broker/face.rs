@@ -8,6 +8,8 @@
 //! loop {
 //!     face.queued().await;                     // a job of ours may wait
 //!     while let Some(job) = face.grab().await? {
+//!         // ... wait for what it needs; it still counts as waiting, and can be cancelled
+//!         face.begin(&job.handle).await?;
 //!         // ... serve it; `job.abandoned().await` ends when nobody waits for it any more
 //!         face.complete(&job.handle, b"").await?;
 //!     }
@@ -161,6 +163,7 @@ pub(super) enum Command {
     Register(ConnId, Vec<u8>),
     Unregister(ConnId, Vec<u8>),
     Grab(ConnId, oneshot::Sender<Option<FaceJob>>),
+    Begin(ConnId, Vec<u8>),
     Submit(ConnId, FaceSubmit, oneshot::Sender<Submitted>),
     Status(ConnId, Vec<u8>, u64, u64),
     Work(ConnId, WorkKind, Vec<u8>, Vec<u8>),
@@ -279,10 +282,15 @@ impl Face {
     }
 
     /// Take the next job of the registered functions: high before normal before low, then first
-    /// come first served. Cancel-safe: a job that comes when nobody waits any more is kept for the
+    /// come first served. To everybody outside it waits until [`Face::begin`]. Cancel-safe: a job that comes when nobody waits any more is kept for the
     /// next call.
     pub async fn grab(&self) -> Result<Option<FaceJob>, BrokerGone> {
         self.broker.ask(|reply| Command::Grab(self.id, reply)).await
+    }
+
+    /// Begin to work on a job that was taken: it no longer waits but runs.
+    pub async fn begin(&self, handle: &[u8]) -> Result<(), BrokerGone> {
+        self.broker.send(Command::Begin(self.id, handle.to_owned())).await
     }
 
     /// Submit a job and follow it.

@@ -8,12 +8,14 @@ use std::collections::HashSet;
 #[derive(Clone, Debug)]
 enum Step {
     Connect,
+    ConnectInside,
     Disconnect(usize),
     CanDo(usize, u8, bool),
     CantDo(usize, u8),
     Reset(usize),
     Sleep(usize),
     Grab(usize),
+    Begin(usize, usize),
     Submit(usize, u8, u8, u8, bool),
     Work(usize, usize, u8),
     Cancel(usize),
@@ -26,6 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
     let f = 0..3u8;
     prop_oneof![
         2 => Just(Step::Connect),
+        1 => Just(Step::ConnectInside),
         1 => c.clone().prop_map(Step::Disconnect),
         4 => (c.clone(), f.clone(), any::<bool>()).prop_map(|(c, f, t)| Step::CanDo(c, f, t)),
         1 => (c.clone(), f.clone()).prop_map(|(c, f)| Step::CantDo(c, f)),
@@ -34,7 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => c.clone().prop_map(Step::Grab),
         6 => (c.clone(), f.clone(), 0..3u8, 0..4u8, any::<bool>())
             .prop_map(|(c, f, p, u, b)| Step::Submit(c, f, p, u, b)),
-        6 => (c, 0..8usize, 0..5u8).prop_map(|(c, j, k)| Step::Work(c, j, k)),
+        6 => (c.clone(), 0..8usize, 0..5u8).prop_map(|(c, j, k)| Step::Work(c, j, k)),
+        2 => (c.clone(), 0..8usize).prop_map(|(c, j)| Step::Begin(c, j)),
         1 => (0..8usize).prop_map(Step::Cancel),
         1 => f.prop_map(Step::Drop),
         2 => (0..700_000u32).prop_map(Step::Pass),
@@ -63,6 +67,16 @@ impl Run {
             Step::Connect => {
                 let id = self.world.connect();
                 self.conns.push(id);
+            }
+            Step::ConnectInside => {
+                let id = self.world.connect_as(PeerKind::InProcess, None);
+                self.conns.push(id);
+            }
+            Step::Begin(c, j) => {
+                if let (Some(id), false) = (self.conn(*c), self.handles.is_empty()) {
+                    let handle = &self.handles[j % self.handles.len()];
+                    self.world.broker.begin(id, handle.as_bytes());
+                }
             }
             Step::Drop(f) => {
                 if let Some(id) = self.conn(0) {
@@ -142,7 +156,9 @@ impl Run {
                 }
             }
             Step::Connect
+            | Step::ConnectInside
             | Step::Disconnect(_)
+            | Step::Begin(..)
             | Step::Cancel(_)
             | Step::Drop(_)
             | Step::Pass(_) => {}
@@ -175,7 +191,7 @@ impl Run {
         let mut totals = (0, 0);
         for f in 0..3 {
             let view = self.world.broker.function(name(f).as_bytes());
-            totals.0 += view.queued + view.running;
+            totals.0 += view.queued + view.taken + view.running;
             totals.1 += view.running;
         }
         prop_assert_eq!(totals, (figures.total, figures.running));
@@ -224,10 +240,14 @@ impl Broker {
                         return Err(format!("{number:?} is queued but in no queue"));
                     }
                 }
-                JobState::Running { worker, .. } => {
-                    let known = self.conns.get(worker).is_some_and(|c| c.running.contains(&number));
+                JobState::Running { worker, .. } | JobState::Taken { worker, .. } => {
+                    let known =
+                        self.conns.get(worker).is_some_and(|c| c.assigned.contains(&number));
                     if !known || function.queued_jobs().contains(&number) {
                         return Err(format!("{number:?} runs on a worker that does not know it"));
+                    }
+                    if !job.is_running() && !self.is_inside(worker) {
+                        return Err(format!("{number:?} is held back by a worker outside"));
                     }
                 }
                 JobState::Scheduled { at } => {

@@ -478,6 +478,36 @@ fn the_list_of_rights_denies_what_it_does_not_allow() {
 }
 
 #[test]
+fn a_job_taken_within_the_process_waits_until_it_is_begun() {
+    let mut w = World::new(Settings::geard());
+    let (client, other) = (w.connect(), w.connect());
+    let inside = w.connect_as(PeerKind::InProcess, None);
+    w.can_do(inside, "lockenv");
+    let [first, second] = [(); 2].map(|()| w.submit(client, "lockenv"));
+    w.grab(inside);
+    w.grab(inside);
+    w.heard(inside);
+    w.broker.begin(inside, first.as_bytes());
+    // By others, twice, and of jobs that are not: nothing happens.
+    w.broker.begin(other, second.as_bytes());
+    w.broker.begin(inside, first.as_bytes());
+    w.broker.begin(inside, b"H:127.0.0.1:99");
+    assert_eq!(w.admin(other, AdminCommand::Status), "lockenv\t2\t1\t1\n.\n");
+    let jobs = format!("{first}\t0\t0\t0\n{second}\t0\t0\t1\n.\n");
+    assert_eq!(w.admin(other, AdminCommand::ShowJobs), jobs);
+    w.ask(other, Request::GetStatus { handle: second.as_bytes() });
+    assert_eq!(w.heard(other), [format!("KNOWN {second} true false 0/0 None")]);
+    assert_eq!((w.broker.figures().running, w.broker.figures().waiting), (1, 1));
+
+    let running = AdminCommand::CancelJob(first.as_bytes());
+    assert_eq!(w.admin(other, running), "ERR UNKNOWN_JOB\n");
+    let waiting = AdminCommand::CancelJob(second.as_bytes());
+    assert_eq!(w.admin(other, waiting), "OK\n");
+    assert_eq!(w.heard(inside), [format!("ABANDONED {second}")]);
+    assert_eq!(w.admin(other, AdminCommand::Status), "lockenv\t1\t1\t1\n.\n");
+}
+
+#[test]
 fn a_part_of_the_process_takes_jobs_only_when_it_asks() {
     let mut w = World::new(Settings::geard());
     let (client, outside) = (w.connect(), w.sleeper("lockenv"));
