@@ -4,7 +4,8 @@
 //! Everything happens in bare mirrors: `merge-tree` merges without a work tree, `commit-tree` makes the commit.
 
 use super::command::{Git, GitError, LOCAL_LIMIT};
-use super::mirror::{Mirror, Mirrors};
+use super::fork::Fork;
+use super::mirror::{Mirror, Mirrors, kept};
 use super::series::{Memory, Series, Step};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,13 @@ pub struct Merger {
     /// Name and address of the committer.
     identity: (String, String),
     memory: Mutex<Memory>,
+}
+
+/// Who wrote a commit, and when, as git writes it; now when that is empty.
+struct Author {
+    name: String,
+    email: String,
+    date: String,
 }
 
 /// One merge, tried.
@@ -64,7 +72,7 @@ impl Merger {
         let files = match state.commits.get(&(own.project.clone(), own.branch.clone())) {
             Some(commit) if !wish.files.is_empty() => {
                 let mirror = self.mirrors.open(&own.project).await?;
-                self.read(&mirror, commit, &wish.files).await?
+                read(&mirror, commit, &wish.files).await?
             }
             Some(_) | None => Vec::new(),
         };
@@ -87,8 +95,9 @@ impl Merger {
         match &item.subject {
             MergeSubject::Change { key, reference, revision, mode } => {
                 let known = state.commits.get(&place).cloned();
-                let base = self.base(&mirror, known, item, reference, revision).await?;
-                match self.put(&mirror.git, &base, revision, *mode, key).await? {
+                let fork = fork(&mirror, known, item, reference, revision).await?;
+                let base = fork.ours.clone();
+                match self.put(&mirror.git, fork, *mode, key).await? {
                     Tried::Merged(after) => {
                         let (project, branch) = place.clone();
                         let change = key.clone();
@@ -118,96 +127,68 @@ impl Merger {
         }
     }
 
-    /// What the change goes on top of; afterwards its commit is in the mirror.
-    async fn base(
-        &self,
-        mirror: &Mirror,
-        known: Option<Revision>,
-        item: &MergeItem,
-        reference: &RefName,
-        revision: &Revision,
-    ) -> Result<Revision, GitError> {
-        match known {
-            Some(base) => {
-                if mirror.resolve(revision.as_str()).await?.is_none() {
-                    mirror.fetch(reference, revision).await?;
-                }
-                Ok(base)
-            }
-            // The first of its branch: the branch must be as it is now.
-            None => {
-                mirror.fetch(reference, revision).await?;
-                tip(mirror, &item.branch).await
-            }
-        }
-    }
-
+    /// Puts the second commit of a fork on the first one.
     async fn put(
         &self,
         git: &Git,
-        base: &Revision,
-        change: &Revision,
+        fork: Fork,
         mode: MergeMode,
         key: &ChangeKey,
     ) -> Result<Tried, GitError> {
+        let Fork { ours: base, theirs: change, common } = fork;
         let common = match mode {
-            MergeMode::CherryPick => parent(git, change).await?,
-            MergeMode::Merge | MergeMode::MergeResolve | MergeMode::Squash => {
-                common(git, base, change).await?
-            }
+            MergeMode::CherryPick => parent(git, &change).await?,
+            MergeMode::Merge | MergeMode::MergeResolve | MergeMode::Squash => common,
         };
         // Without a common past nothing can be merged.
         let Some(common) = common else { return Ok(Tried::Conflict(Vec::new())) };
-        if common == *change {
-            return Ok(Tried::Merged(base.clone()));
+        if common == change {
+            return Ok(Tried::Merged(base));
         }
-        if common == *base && mode != MergeMode::Squash {
-            return Ok(Tried::Merged(change.clone()));
+        if common == base && mode != MergeMode::Squash {
+            return Ok(Tried::Merged(change));
         }
         let side = match mode {
             // merge-tree finds the common past by itself: a stand-in for the base on top of the change's parent makes
             // that parent the common past, so that only the change's own work is put on the base.
             MergeMode::CherryPick => {
                 let tree = format!("{base}^{{tree}}");
-                self.commit(git, &tree, &[&common], "stand-in", None).await?
+                self.commit(git, &tree, &[&common], "stand-in", &self.usual_author()).await?
             }
             MergeMode::Merge | MergeMode::MergeResolve | MergeMode::Squash => base.clone(),
         };
-        let tree = match merge_trees(git, &side, change).await? {
+        let tree = match merge_trees(git, &side, &change).await? {
             Ok(tree) => tree,
             Err(files) => return Ok(Tried::Conflict(files)),
         };
         let commit = match mode {
             MergeMode::Merge | MergeMode::MergeResolve => {
                 let message = format!("Merge change {} of {}", key.short(), key.source);
-                self.commit(git, &tree, &[base, change], &message, None).await?
+                self.commit(git, &tree, &[&base, &change], &message, &self.usual_author()).await?
             }
             MergeMode::CherryPick | MergeMode::Squash => {
-                let message = git.local(&["log", "-1", "--format=%B", change.as_str()]).await?;
-                self.commit(git, &tree, &[base], &message, Some(change)).await?
+                let (author, message) = said_by(git, &change).await?;
+                self.commit(git, &tree, &[&base], &message, &author).await?
             }
         };
         Ok(Tried::Merged(commit))
     }
 
-    /// Makes a commit, with the author of another one if wanted.
+    fn usual_author(&self) -> Author {
+        let (name, email) = self.identity.clone();
+        Author { name, email, date: String::new() }
+    }
+
+    /// Makes a commit.
     async fn commit(
         &self,
         git: &Git,
         tree: &str,
         parents: &[&Revision],
         message: &str,
-        author_of: Option<&Revision>,
+        author: &Author,
     ) -> Result<Revision, GitError> {
         let (name, email) = &self.identity;
-        let mut author = [name.clone(), email.clone(), String::new()];
-        if let Some(change) = author_of {
-            let format = "--format=%an%n%ae%n%ad";
-            let text = git.local(&["log", "-1", "--date=raw", format, change.as_str()]).await?;
-            for (slot, line) in author.iter_mut().zip(text.lines()) {
-                line.clone_into(slot);
-            }
-        }
         let mut arguments = vec!["commit-tree".to_owned(), tree.to_owned()];
         for parent in parents {
             arguments.extend(["-p".to_owned(), parent.to_string()]);
@@ -216,9 +197,9 @@ impl Merger {
         for (variable, value) in [
             ("GIT_COMMITTER_NAME", name),
             ("GIT_COMMITTER_EMAIL", email),
-            ("GIT_AUTHOR_NAME", &author[0]),
-            ("GIT_AUTHOR_EMAIL", &author[1]),
-            ("GIT_AUTHOR_DATE", &author[2]),
+            ("GIT_AUTHOR_NAME", &author.name),
+            ("GIT_AUTHOR_EMAIL", &author.email),
+            ("GIT_AUTHOR_DATE", &author.date),
         ] {
             if !value.is_empty() {
                 call = call.env(variable, value);
@@ -267,44 +248,43 @@ impl Merger {
         }
         Ok(())
     }
+}
 
-    /// Files at a commit; those that are missing are left out. One that is too long is as a text of that length, and
-    /// what is no text has signs for it: whoever reads it refuses it, and the change's owner is told.
-    async fn read(
-        &self,
-        mirror: &Mirror,
-        commit: &Revision,
-        paths: &[String],
-    ) -> Result<Vec<(String, String)>, GitError> {
-        let mut files = Vec::new();
-        for path in paths {
-            let arguments = [
-                "--literal-pathspecs",
-                "ls-tree",
-                "-l",
-                "-z",
-                commit.as_str(),
-                "--",
-                path.as_str(),
-            ];
-            let listed = mirror.git.local(&arguments).await?;
-            // <mode> blob <id> <size>\t<path>
-            let mut words =
-                listed.split(['\t', '\0']).next().unwrap_or_default().split_whitespace();
-            let (_, kind, id, size) = (words.next(), words.next(), words.next(), words.next());
-            let (Some("blob"), Some(id), Some(size)) = (kind, id, size) else { continue };
-            if !size.parse::<usize>().is_ok_and(|size| size <= READ_MAX_BYTES) {
-                files.push((path.clone(), "#".repeat(READ_MAX_BYTES + 1)));
-                continue;
+/// What the change goes on top of, and the change, whose commit is in the mirror afterwards.
+async fn fork(
+    mirror: &Mirror,
+    known: Option<Revision>,
+    item: &MergeItem,
+    reference: &RefName,
+    revision: &Revision,
+) -> Result<Fork, GitError> {
+    let no_base =
+        |name: &str| GitError::NoSuchRef { remote: mirror.url.clone(), reference: name.to_owned() };
+    match known {
+        Some(base) => {
+            if let Some(fork) = mirror.fork(base.as_str(), revision.as_str()).await? {
+                return Ok(fork);
             }
-            let arguments = ["cat-file", "blob", id];
-            let ended = mirror.git.ask(&arguments, b"", LOCAL_LIMIT).await?;
-            if !ended.is_well() {
-                return Err(mirror.git.failed(&arguments, &ended));
-            }
-            files.push((path.clone(), String::from_utf8_lossy(&ended.output).into_owned()));
+            mirror.fetch(reference, revision).await?;
+            let fork = mirror.fork(base.as_str(), revision.as_str()).await?;
+            fork.ok_or_else(|| no_base(base.as_str()))
         }
-        Ok(files)
+        // The first of its branch: the branch must be as it is now.
+        None => {
+            mirror.bring(reference).await?;
+            let (branch, change) = (format!("refs/heads/{}", item.branch), kept(reference));
+            match mirror.fork(&branch, &change).await? {
+                Some(fork) => {
+                    mirror.must_be_at(reference, revision, Some(&fork.theirs))?;
+                    Ok(fork)
+                }
+                None => {
+                    let found = mirror.resolve(&change).await?;
+                    mirror.must_be_at(reference, revision, found.as_ref())?;
+                    Err(no_base(&branch))
+                }
+            }
+        }
     }
 }
 
@@ -326,17 +306,16 @@ async fn parent(git: &Git, commit: &Revision) -> Result<Option<Revision>, GitErr
     }
 }
 
-/// The best common ancestor, when there is one.
-async fn common(git: &Git, a: &Revision, b: &Revision) -> Result<Option<Revision>, GitError> {
-    let arguments = ["merge-base", a.as_str(), b.as_str()];
-    let ended = git.ask(&arguments, b"", LOCAL_LIMIT).await?;
-    match ended.code {
-        Some(0) => {
-            let text = ended.text();
-            Revision::new(text.trim()).map(Some).map_err(|_| git.answer(&arguments, &text))
+/// A commit's author and message.
+async fn said_by(git: &Git, commit: &Revision) -> Result<(Author, String), GitError> {
+    let arguments = ["log", "-1", "--date=raw", "--format=%an%n%ae%n%ad%n%B", commit.as_str()];
+    let text = git.local(&arguments).await?;
+    let mut parts = text.splitn(4, '\n').map(str::to_owned);
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(email), Some(date)) => {
+            Ok((Author { name, email, date }, parts.next().unwrap_or_default()))
         }
-        Some(1) => Ok(None),
-        Some(_) | None => Err(git.failed(&arguments, &ended)),
+        _ => Err(git.answer(&arguments, &text)),
     }
 }
 
@@ -363,4 +342,37 @@ async fn merge_trees(
         (Some(1), Some(_)) => Ok(Err(parts.map(str::to_owned).collect())),
         (_, _) => Err(git.failed(&arguments, &ended)),
     }
+}
+
+/// Files at a commit; those that are missing are left out. One that is too long is as a text of that length, and
+/// what is no text has signs for it: whoever reads it refuses it, and the change's owner is told.
+async fn read(
+    mirror: &Mirror,
+    commit: &Revision,
+    paths: &[String],
+) -> Result<Vec<(String, String)>, GitError> {
+    let git = &mirror.git;
+    let asked: String = paths.iter().map(|path| format!("{commit}:{path}\n")).collect();
+    let arguments = ["cat-file", "--batch-check=%(objecttype) %(objectname) %(objectsize)"];
+    let listed = git.run(&arguments, asked.as_bytes(), LOCAL_LIMIT).await?;
+    let mut files = Vec::new();
+    // A missing one is answered by its name and `missing`: no kind of object is called so.
+    for (path, line) in paths.iter().zip(listed.lines()) {
+        let mut words = line.split(' ');
+        let (Some("blob"), Some(id), Some(size)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        if !size.parse::<usize>().is_ok_and(|size| size <= READ_MAX_BYTES) {
+            files.push((path.clone(), "#".repeat(READ_MAX_BYTES + 1)));
+            continue;
+        }
+        let arguments = ["cat-file", "blob", id];
+        let ended = git.ask(&arguments, b"", LOCAL_LIMIT).await?;
+        if !ended.is_well() {
+            return Err(git.failed(&arguments, &ended));
+        }
+        files.push((path.clone(), String::from_utf8_lossy(&ended.output).into_owned()));
+    }
+    Ok(files)
 }

@@ -5,8 +5,12 @@ use super::command::{Git, GitError, REMOTE_LIMIT};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use toci_core::event::{ProjectKey, RefName, Revision, SourceName};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+/// Longest time to pack a mirror.
+const TIDY_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Where a source's repositories are, for fetching and pushing.
 #[derive(Clone, Debug)]
@@ -89,6 +93,13 @@ impl Mirrors {
         }
         Ok(Mirror { git, url: remote.url(project), _lock: lock })
     }
+
+    /// Packs what is loose in a mirror that is there, and forgets what nothing has referred to for two weeks. Nobody
+    /// waits for it: git's own locks are enough, and on a large repository it takes minutes.
+    pub async fn tidy(&self, project: &ProjectKey) -> Result<(), GitError> {
+        let git = Git::new(self.path(project), Vec::new());
+        git.run(&["gc", "--quiet"], b"", TIDY_LIMIT).await.map(drop)
+    }
 }
 
 /// Makes an empty mirror beside its place and moves it there, so that a half-made one is never used.
@@ -119,7 +130,7 @@ async fn make(path: &Path) -> Result<(), GitError> {
 }
 
 /// Where a change's commit is kept.
-fn kept(reference: &RefName) -> String {
+pub(super) fn kept(reference: &RefName) -> String {
     format!("refs/toci/{reference}")
 }
 
@@ -142,6 +153,13 @@ impl Mirror {
 
     /// Brings branches, tags of their commits, and one ref that must be at `revision`. A ref that is gone is told from a failed fetch.
     pub async fn fetch(&self, reference: &RefName, revision: &Revision) -> Result<(), GitError> {
+        self.bring(reference).await?;
+        let found = self.resolve(&kept(reference)).await?;
+        self.must_be_at(reference, revision, found.as_ref())
+    }
+
+    /// Brings branches, tags of their commits, and one ref, which is at [`kept`] afterwards.
+    pub(super) async fn bring(&self, reference: &RefName) -> Result<(), GitError> {
         let change = format!("+{reference}:{}", kept(reference));
         let arguments = [
             "fetch",
@@ -159,16 +177,25 @@ impl Mirror {
             self.must_exist(reference).await?;
             return Err(self.git.failed(&arguments, &ended));
         }
-        let found = self.resolve(&kept(reference)).await?;
-        match found {
-            Some(found) if found == *revision => Ok(()),
-            found => Err(GitError::Moved {
-                remote: self.url.clone(),
-                reference: reference.to_string(),
-                wanted: revision.to_string(),
-                found: found.map_or_else(|| "nothing".to_owned(), |f| f.to_string()),
-            }),
+        Ok(())
+    }
+
+    /// Whether what was found is what is wanted.
+    pub(super) fn must_be_at(
+        &self,
+        reference: &RefName,
+        wanted: &Revision,
+        found: Option<&Revision>,
+    ) -> Result<(), GitError> {
+        if found == Some(wanted) {
+            return Ok(());
         }
+        Err(GitError::Moved {
+            remote: self.url.clone(),
+            reference: reference.to_string(),
+            wanted: wanted.to_string(),
+            found: found.map_or_else(|| "nothing".to_owned(), ToString::to_string),
+        })
     }
 
     /// Asks the remote whether it has a ref: `ls-remote --exit-code` ends with 2 when it answered "no".
@@ -233,10 +260,5 @@ impl Mirror {
         let arguments = ["update-ref", "-z", "--stdin"];
         self.git.run(&arguments, text.as_bytes(), super::command::LOCAL_LIMIT).await?;
         Ok(gone)
-    }
-
-    /// Packs what is loose and forgets what nothing refers to for two weeks.
-    pub async fn tidy(&self) -> Result<(), GitError> {
-        self.git.run(&["gc", "--quiet"], b"", REMOTE_LIMIT).await.map(drop)
     }
 }

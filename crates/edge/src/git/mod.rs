@@ -1,6 +1,7 @@
 //! git, by its own program: bare mirrors of projects, speculative merges on them, and serving them to nodes.
 
 mod command;
+mod fork;
 mod merge;
 mod mirror;
 mod remote;

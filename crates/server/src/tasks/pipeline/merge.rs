@@ -90,7 +90,9 @@ pub(crate) async fn sweep(gate: GateHandle, mirrors: Arc<Mirrors>) {
             let swept = async {
                 let mirror = mirrors.open(project).await?;
                 let gone = mirror.sweep(|reference| kept.contains(reference)).await?;
-                mirror.tidy().await.map(|()| gone)
+                // Merges go on meanwhile.
+                drop(mirror);
+                mirrors.tidy(project).await.map(|()| gone)
             };
             match swept.await {
                 Ok(gone) => tracing::debug!(%project, gone, "swept"),
