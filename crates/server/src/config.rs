@@ -3,6 +3,7 @@
 mod gate;
 mod log;
 mod node;
+mod node_libvirt;
 mod run;
 mod source_gerrit;
 mod source_github;
@@ -152,6 +153,7 @@ struct File {
     nodes: node::NodesFile,
     label: Vec<node::LabelFile>,
     provider: Vec<node::ProviderFile>,
+    image: Vec<node_libvirt::ImageFile>,
     smtp: tell::SmtpFile,
     webhook: tell::WebhookFile,
     run: run::RunFile,
@@ -282,7 +284,13 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
     let lockenv = file.lockenv.enabled.unwrap_or(true).then(|| lockenv(&file.lockenv));
     let around = log::Surroundings { state: &state, listen: &api.listen, tls: api.tls.is_some() };
     let logs = log::filled_in(file.logs, &around).map_err(&bad)?;
-    let nodes = node::filled_in(&file.nodes, file.label, file.provider).map_err(&bad)?;
+    let nodes = node::NodeFiles {
+        nodes: file.nodes,
+        labels: file.label,
+        providers: file.provider,
+        images: file.image,
+    };
+    let nodes = node::filled_in(nodes, &state).map_err(&bad)?;
     let smtp = tell::smtp(file.smtp).map_err(&bad)?;
     let webhook = tell::webhook(file.webhook).map_err(&bad)?;
     let run = run::filled_in(&state, &around.base_url(), file.run, file.secret).map_err(bad)?;

@@ -27,6 +27,7 @@
 //!   has and no row knows are deleted.
 
 mod ask;
+mod image;
 mod life;
 mod model;
 mod plan;
@@ -39,6 +40,10 @@ mod view;
 mod tests;
 
 pub use ask::Request;
+pub use image::{
+    IMAGE_PAUSE_MAX, IMAGE_PAUSE_MIN, IMAGE_REASON_MAX_BYTES, Image, ImageState, ImageStep,
+    ImageWish, Images, Outlook as ImageOutlook,
+};
 pub use model::{Hold, Node, NodeState, Rows};
 pub use policy::{COUNT_MAX, HISTORY_MAX, Policy, REQUESTS_MAX, TEXT_MAX_BYTES};
 pub use pool::{Changes, Event, Outcome, Pool};

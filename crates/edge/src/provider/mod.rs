@@ -5,17 +5,21 @@
 //! |---|---|
 //! | [`local`] | a sandbox of processes on this machine |
 //! | [`fixed`], `static` in settings | an existing machine, cleaned after each use |
+//! | [`libvirt`] | a virtual machine on a libvirt daemon |
 
 pub mod fixed;
+pub mod libvirt;
 pub mod local;
 
 use crate::node::Session;
 pub use crate::source::Work;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use toci_core::chain::Chain;
 use toci_core::id::Label;
+use toci_core::node::Image;
 
 /// Why a provider did not do something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,4 +84,25 @@ pub trait Provider: Send + Sync + core::fmt::Debug {
 
     /// A machine that the server remembers from before a restart. Called before anything else.
     fn remember(&self, _name: &str, _token: &str) {}
+
+    /// The images that it makes machines of, where it makes them itself.
+    fn images(&self) -> Vec<ImageView> {
+        Vec::new()
+    }
+
+    /// Makes an image anew although it need not be. Whether it has one of this name.
+    fn rebuild(&self, _image: &str) -> bool {
+        false
+    }
+}
+
+/// An image, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageView {
+    /// It.
+    pub image: Image,
+    /// Why it failed; while it is built, the last line that its build said.
+    pub told: String,
+    /// The log of its build, on this machine.
+    pub log: Option<PathBuf>,
 }

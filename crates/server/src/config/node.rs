@@ -1,16 +1,18 @@
 //! `[[label]]`, `[[provider]]`, `[nodes]`: where the machines come from that jobs run on. Without a label there are none.
 
+use super::node_libvirt::{self, AcceleratorFile, ImageConfigs, ImageFile};
 use crate::tasks::node::PoolParts;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::id::{Label, ProviderName};
 use toci_core::node::{Amount, LabelSpec, Policy, PoolSpec, ProviderSpec, Settings};
 use toci_edge::provider::Provider;
 use toci_edge::provider::fixed::{Fixed, FixedConfig, FixedMachine};
+use toci_edge::provider::libvirt::{Libvirt, LibvirtConfig};
 use toci_edge::provider::local::{Local, LocalConfig, pairs};
 
 /// How long cleaning a static machine may take when nothing else is said.
@@ -36,16 +38,23 @@ pub enum ProviderKind {
     Local(LocalConfig),
     /// Existing machines.
     Fixed(FixedConfig),
+    /// Virtual machines.
+    Libvirt(Box<LibvirtConfig>),
 }
 
 impl NodeConfig {
     /// What the pool is started with.
     #[must_use]
     pub fn parts(self) -> PoolParts {
+        // Images are built one at a time, whoever wants them.
+        let workshop = Arc::default();
         let provider = |kind: ProviderKind| -> Arc<dyn Provider> {
             match kind {
                 ProviderKind::Local(config) => Arc::new(Local::new(config)),
                 ProviderKind::Fixed(config) => Arc::new(Fixed::new(config)),
+                ProviderKind::Libvirt(config) => {
+                    Arc::new(Libvirt::new(*config, Arc::clone(&workshop)))
+                }
             }
         };
         let providers = self.kinds.into_iter().map(|(name, kind)| (name, provider(kind))).collect();
@@ -78,44 +87,79 @@ pub(super) struct LabelFile {
 enum Kind {
     Local,
     Static,
+    Libvirt,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProviderFile {
-    name: ProviderName,
+    pub(super) name: ProviderName,
     kind: Kind,
-    max_servers: Option<u16>,
+    pub(super) max_servers: Option<u16>,
     max_cpus: Option<u64>,
     max_memory_mib: Option<u64>,
     #[serde(default)]
-    pool: Vec<PoolFile>,
+    pub(super) pool: Vec<PoolFile>,
     // local
-    addresses: Option<String>,
-    first_number: Option<u16>,
+    pub(super) addresses: Option<String>,
+    pub(super) first_number: Option<u16>,
     // static
-    ssh_key_file: Option<PathBuf>,
-    known_hosts_file: Option<PathBuf>,
-    cleanup: Option<String>,
-    cleanup_limit_s: Option<u64>,
+    pub(super) ssh_key_file: Option<PathBuf>,
+    pub(super) known_hosts_file: Option<PathBuf>,
+    pub(super) cleanup: Option<String>,
+    pub(super) cleanup_limit_s: Option<u64>,
+    // libvirt, and ssh_key_file
+    pub(super) uri: Option<String>,
+    pub(super) folder: Option<PathBuf>,
+    pub(super) network: Option<String>,
+    pub(super) bridge: Option<String>,
+    pub(super) ssh_user: Option<String>,
+    pub(super) accelerator: Option<AcceleratorFile>,
+    pub(super) boot_limit_s: Option<u64>,
+}
+
+impl ProviderFile {
+    /// What means something for libvirt only.
+    fn of_libvirt(&self) -> [(&'static str, bool); 9] {
+        [
+            ("uri", self.uri.is_some()),
+            ("folder", self.folder.is_some()),
+            ("network", self.network.is_some()),
+            ("bridge", self.bridge.is_some()),
+            ("ssh_user", self.ssh_user.is_some()),
+            ("accelerator", self.accelerator.is_some()),
+            ("boot_limit_s", self.boot_limit_s.is_some()),
+            ("pool.image", self.pool.iter().any(|pool| pool.image.is_some())),
+            ("pool.disk_gib", self.pool.iter().any(|pool| pool.disk_gib.is_some())),
+        ]
+    }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PoolFile {
-    label: Label,
+pub(super) struct PoolFile {
+    pub(super) label: Label,
     max: Option<u64>,
-    cpus: Option<u64>,
-    memory_mib: Option<u64>,
+    pub(super) cpus: Option<u64>,
+    pub(super) memory_mib: Option<u64>,
     #[serde(default)]
-    machines: Vec<String>,
+    pub(super) machines: Vec<String>,
+    pub(super) image: Option<String>,
+    pub(super) disk_gib: Option<u64>,
 }
 
-pub(super) fn filled_in(
-    nodes: &NodesFile,
-    labels: Vec<LabelFile>,
-    providers: Vec<ProviderFile>,
-) -> Result<Option<NodeConfig>, String> {
+/// What nodes are described by.
+#[derive(Debug, Default)]
+pub(super) struct NodeFiles {
+    pub(super) nodes: NodesFile,
+    pub(super) labels: Vec<LabelFile>,
+    pub(super) providers: Vec<ProviderFile>,
+    pub(super) images: Vec<ImageFile>,
+}
+
+pub(super) fn filled_in(files: NodeFiles, state: &Path) -> Result<Option<NodeConfig>, String> {
+    let NodeFiles { nodes, labels, providers, images } = files;
+    let images = node_libvirt::images(images)?;
     if labels.is_empty() && providers.is_empty() {
         return Ok(None);
     }
@@ -132,7 +176,9 @@ pub(super) fn filled_in(
     let mut kinds = BTreeMap::new();
     for file in providers {
         let name = file.name.clone();
-        let (spec, kind) = provider(file, &names).map_err(|e| format!("provider {name}: {e}"))?;
+        let surroundings = (state, &images);
+        let (spec, kind) =
+            provider(file, &names, surroundings).map_err(|e| format!("provider {name}: {e}"))?;
         settings.providers.push(spec);
         if kinds.insert(name.clone(), kind).is_some() {
             return Err(format!("provider {name} is there twice"));
@@ -145,12 +191,13 @@ pub(super) fn filled_in(
             return Err(format!("label {name}: no [[provider]] has a [[provider.pool]] with it"));
         }
     }
-    Ok(Some(NodeConfig { settings, policy: policy(nodes)?, kinds }))
+    Ok(Some(NodeConfig { settings, policy: policy(&nodes)?, kinds }))
 }
 
 fn provider(
     file: ProviderFile,
     labels: &BTreeSet<Label>,
+    (state, images): (&Path, &ImageConfigs),
 ) -> Result<(ProviderSpec, ProviderKind), String> {
     let mut pools = BTreeMap::new();
     for pool in &file.pool {
@@ -172,7 +219,11 @@ fn provider(
     let (kind, most) = match file.kind {
         Kind::Local => local(&file)?,
         Kind::Static => fixed(&file)?,
+        Kind::Libvirt => node_libvirt::libvirt(&file, state, images)?,
     };
+    if file.kind != Kind::Libvirt {
+        only(&file.of_libvirt())?;
+    }
     let spec = ProviderSpec {
         name: file.name,
         quota: Amount {
@@ -186,7 +237,7 @@ fn provider(
 }
 
 /// Refuses settings that mean nothing for a kind of provider.
-fn only(given: &[(&str, bool)]) -> Result<(), String> {
+pub(super) fn only(given: &[(&str, bool)]) -> Result<(), String> {
     match given.iter().find(|(_, is_given)| *is_given) {
         Some((name, _)) => Err(format!("{name} means nothing for its kind")),
         None => Ok(()),
@@ -307,94 +358,5 @@ fn policy(file: &NodesFile) -> Result<Policy, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Default, Deserialize)]
-    #[serde(deny_unknown_fields, default)]
-    struct File {
-        nodes: NodesFile,
-        label: Vec<LabelFile>,
-        provider: Vec<ProviderFile>,
-    }
-
-    fn load(text: &str) -> Result<Option<NodeConfig>, String> {
-        let file: File = toml::from_str(text).map_err(|e| e.message().to_owned())?;
-        filled_in(&file.nodes, file.label, file.provider)
-    }
-
-    /// The settings of docs/nodes.md.
-    fn documented() -> String {
-        let page = include_str!("../../../../docs/nodes.md");
-        page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap().to_owned()
-    }
-
-    #[test]
-    fn the_documented_settings_load_and_name_the_defaults() {
-        let config = load(&documented()).unwrap().unwrap();
-        assert_eq!(config.policy, Policy::default());
-        assert_eq!(config.settings.labels[0].name.as_str(), "devtest-node");
-        assert!(config.kinds.values().any(|k| matches!(k, ProviderKind::Local(_))));
-        let fixed = config.kinds.values().find_map(|k| match k {
-            ProviderKind::Fixed(fixed) => Some(fixed),
-            ProviderKind::Local(_) => None,
-        });
-        let machine = &fixed.unwrap().machines[1];
-        assert_eq!((machine.target.as_str(), machine.port), ("root@192.0.2.8", 2222));
-        assert!(load("").unwrap().is_none());
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_told() {
-        let label = "[[label]]\nname = \"a\"\n";
-        let local = "[[provider]]\nname = \"p\"\nkind = \"local\"\n";
-        let pool = "[[provider.pool]]\nlabel = \"a\"\n";
-        let fixed = "[[provider]]\nname = \"p\"\nkind = \"static\"\nssh_key_file = \"/k\"\nknown_hosts_file = \"/h\"\n";
-        for (text, expected) in [
-            (label.to_owned(), "label a: no [[provider]] has"),
-            (format!("{label}{label}"), "label a is there twice"),
-            (format!("{label}{local}{pool}"), "provider p: max_servers is missing"),
-            (
-                format!("{label}{local}max_servers = 1\n[[provider.pool]]\nlabel = \"b\"\n"),
-                "provider p: its pool's label b is no [[label]]",
-            ),
-            (
-                format!(
-                    "{label}{local}max_servers = 2\naddresses = \"198.18.1.1-198.18.1.3\"\n{pool}"
-                ),
-                "provider p: addresses has 1 pairs",
-            ),
-            (
-                format!("{label}{local}max_servers = 2\naddresses = \"198.18.1.9\"\n{pool}"),
-                "provider p: addresses is `198.18.1.9`: use FIRST-LAST",
-            ),
-            (
-                format!("{label}{local}max_servers = 2\ncleanup = \"x\"\n{pool}"),
-                "provider p: cleanup means nothing for its kind",
-            ),
-            (
-                format!("{label}{fixed}{pool}machines = [\"root@h\"]\n"),
-                "provider p: cleanup is missing",
-            ),
-            (
-                format!("{label}{fixed}cleanup = \"x\"\n{pool}machines = [\"h\"]\n"),
-                "provider p: machine `h`: use USER@HOST",
-            ),
-            (
-                format!("{label}{fixed}cleanup = \"x\"\n{pool}machines = [\"a@-oProxyCommand\"]\n"),
-                "provider p: machine `a@-oProxyCommand`: use USER@HOST",
-            ),
-            (
-                format!("{label}{fixed}cleanup = \"x\"\n{pool}machines = [\"a@h\", \"a@h:22\"]\n"),
-                "provider p: machine a@h:22 is there twice",
-            ),
-            (
-                format!("{label}{local}max_servers = 2\nmax_server = 2\n{pool}"),
-                "unknown field `max_server`",
-            ),
-        ] {
-            let error = load(&text).expect_err(&text);
-            assert!(error.starts_with(expected), "{text}\ngave {error}");
-        }
-    }
-}
+#[path = "node_tests.rs"]
+mod tests;

@@ -1,0 +1,376 @@
+//! The one owner of a provider's images: does what is to be done with them, remembers how it ended.
+
+use super::build::{Build, recipe, tail};
+use crate::provider::libvirt::config::{Accelerator, LibvirtConfig, Shape};
+use crate::provider::libvirt::machine::{Boot, Machines};
+use crate::provider::libvirt::names;
+use crate::provider::{ImageView, ProviderError};
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use toci_core::node::{Image, ImageOutlook, ImageState, ImageStep, ImageWish, Images};
+use toci_core::time::Time;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// So long an image's first machine may take under KVM before KVM is thought not to work there. A stock kernel hung for
+/// ever under a /dev/kvm that was there; where it works, a Debian is up in a quarter of this.
+pub(in crate::provider::libvirt) const KVM_PROOF_LIMIT: Duration = Duration::from_secs(90);
+/// What an image is tried with that no label names.
+const TEST_SHAPE: (u64, u64, u64) = (1, 1024, 10);
+
+/// The images of a provider.
+#[derive(Debug)]
+pub(in crate::provider::libvirt) struct Keeper {
+    config: LibvirtConfig,
+    machines: Arc<Machines>,
+    images: Mutex<Images>,
+    /// What is being done, by image.
+    running: Mutex<HashMap<String, JoinHandle<()>>>,
+    changed: watch::Sender<()>,
+    /// One build at a time on this machine, whichever provider wants it.
+    workshop: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Keeper {
+    pub(in crate::provider::libvirt) fn new(
+        config: &LibvirtConfig,
+        machines: Arc<Machines>,
+        workshop: Arc<tokio::sync::Mutex<()>>,
+    ) -> Keeper {
+        let wish = |(name, image): (&String, &crate::provider::libvirt::config::ImageConfig)| {
+            let recipe = recipe(&image.source);
+            ImageWish { name: name.clone(), recipe, rebuild: image.rebuild }
+        };
+        let wishes = config.images.iter().map(wish).collect();
+        let images = Images::load(wishes, read(&config.state), now());
+        Keeper {
+            config: config.clone(),
+            machines,
+            images: Mutex::new(images),
+            running: Mutex::default(),
+            changed: watch::Sender::new(()),
+            workshop,
+        }
+    }
+
+    fn images(&self) -> MutexGuard<'_, Images> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what is to be done, and begins it.
+    pub(in crate::provider::libvirt) fn wake(self: &Arc<Self>) {
+        let steps = self.images().settle(&self.machines.used_images(), now());
+        let mut running = self.running();
+        running.retain(|_, job| !job.is_finished());
+        let mut begun = false;
+        for step in steps {
+            let id = step.image().to_owned();
+            if running.contains_key(&id) {
+                continue;
+            }
+            begun = true;
+            let keeper = Arc::clone(self);
+            running.insert(id, tokio::spawn(async move { keeper.step(step).await }));
+        }
+        drop(running);
+        if begun {
+            self.write();
+        }
+    }
+
+    /// Ends all that is being done. It is done again after the next start.
+    pub(in crate::provider::libvirt) fn stop(&self) {
+        for (_, job) in self.running().drain() {
+            job.abort();
+        }
+    }
+
+    /// An operator wants an image made anew.
+    pub(in crate::provider::libvirt) fn rebuild(self: &Arc<Self>, name: &str) -> bool {
+        let known = self.images().rebuild(name, now());
+        self.wake();
+        known
+    }
+
+    /// The image to boot from, as soon as there is one.
+    pub(in crate::provider::libvirt) async fn ready(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Image, ProviderError> {
+        let mut changes = self.changed.subscribe();
+        loop {
+            self.wake();
+            let outlook = self.images().outlook(name, now());
+            match outlook {
+                ImageOutlook::Ready(image) => return Ok(image),
+                ImageOutlook::Coming => {}
+                ImageOutlook::Failed { reason, again } => {
+                    let s = again.since(now()).as_secs();
+                    let why = format!("{reason}\nit is tried again in {s} s");
+                    return Err(ProviderError::said(format!("get the image {name}"), why));
+                }
+            }
+            if changes.changed().await.is_err() {
+                return Err(ProviderError::said(format!("get the image {name}"), "it is over"));
+            }
+        }
+    }
+
+    /// All images, for people.
+    pub(in crate::provider::libvirt) fn views(&self) -> Vec<ImageView> {
+        let view = |image: &Image| {
+            let log = self.log(&image.id);
+            let told = match image.state {
+                ImageState::Building => {
+                    tail(&log).lines().next_back().unwrap_or_default().to_owned()
+                }
+                ImageState::Testing
+                | ImageState::Ready
+                | ImageState::Failed
+                | ImageState::Deleting => image.reason.clone(),
+            };
+            let log = log.exists().then_some(log);
+            ImageView { image: image.clone(), told, log }
+        };
+        self.images().list().iter().map(view).collect()
+    }
+
+    fn log(&self, id: &str) -> PathBuf {
+        self.config.state.join("images").join(format!("{id}.log"))
+    }
+
+    /// Remembers all images. What is not written is found out anew after a restart.
+    fn write(&self) {
+        let written = || -> std::io::Result<()> {
+            let bytes = serde_json::to_vec_pretty(self.images().list())?;
+            let file = record(&self.config.state);
+            std::fs::create_dir_all(&self.config.state)?;
+            let new = file.with_extension("new");
+            std::fs::write(&new, bytes)?;
+            std::fs::rename(new, file)
+        };
+        if let Err(error) = written() {
+            tracing::warn!(provider = self.config.name, %error, "the list of images cannot be written");
+        }
+    }
+
+    async fn step(self: Arc<Self>, step: ImageStep) {
+        let provider = &self.config.name;
+        match step {
+            ImageStep::Build(id) => {
+                tracing::info!(provider, image = id, "an image is being built");
+                let result = self.build(&id).await.map_err(|e| e.to_string());
+                if let Err(error) = &result {
+                    tracing::warn!(provider, image = id, error, "an image cannot be built");
+                }
+                self.images().built(&id, result, now());
+                self.ended(&id);
+            }
+            ImageStep::Test(id) => {
+                let result = self.test(&id).await.map_err(|e| e.to_string());
+                match &result {
+                    Ok(kvm) => tracing::info!(provider, image = id, kvm, "an image is ready"),
+                    Err(error) => {
+                        tracing::warn!(provider, image = id, error, "nothing boots from an image");
+                    }
+                }
+                self.images().tested(&id, result, now());
+                self.ended(&id);
+            }
+            ImageStep::Delete(id) => match self.delete(&id).await {
+                Ok(()) => {
+                    self.images().deleted(&id);
+                    self.ended(&id);
+                }
+                // It is wanted again at the next look.
+                Err(error) => tracing::warn!(provider, image = id, %error, "an image stays"),
+            },
+        }
+    }
+
+    /// A step is over: whoever waits looks again, and the next step begins.
+    fn ended(self: &Arc<Self>, id: &str) {
+        self.write();
+        // This job ends in a moment, and may be followed at once.
+        self.running().remove(id);
+        self.changed.send_replace(());
+        self.wake();
+    }
+
+    /// Makes the image and brings it to libvirt's host.
+    async fn build(&self, id: &str) -> Result<(), ProviderError> {
+        let Some(image) = self.images().get(id).cloned() else { return Ok(()) };
+        let Some(config) = self.config.images.get(&image.name) else { return Ok(()) };
+        self.machines.volumes.open().await?;
+        let _one_at_a_time = self.workshop.lock().await;
+        let newer_than = self.newest(&image.name);
+        let built = match cached(&self.config.built, &image, newer_than) {
+            Some(file) => file,
+            None => {
+                let log = self.log(id);
+                let (folder, image) = (self.config.built.as_path(), id);
+                Build { config, image, folder, log: &log }.run().await?
+            }
+        };
+        let volume = names::image_volume(id);
+        let there = self.machines.volumes.list().await?;
+        if there.contains(&volume) {
+            self.machines.volumes.remove(&volume).await?;
+        }
+        self.machines.volumes.put(&volume, &built).await?;
+        prune(&self.config.built, &image, &built);
+        Ok(())
+    }
+
+    /// When the newest image that works here was made.
+    fn newest(&self, name: &str) -> Time {
+        let images = self.images();
+        let ready = images.list().iter();
+        let ready = ready.filter(|i| i.name == name && i.state == ImageState::Ready);
+        ready.map(|i| i.made).max().unwrap_or_default()
+    }
+
+    /// Boots a machine from it. Says whether it did under KVM.
+    async fn test(&self, id: &str) -> Result<bool, ProviderError> {
+        let Some(image) = self.images().get(id).cloned() else { return Ok(false) };
+        let shape = self.config.shapes.values().find(|shape| shape.image == image.name).cloned();
+        let (cpus, memory_mib, disk_gib) = TEST_SHAPE;
+        let shape =
+            shape.unwrap_or(Shape { image: image.name.clone(), cpus, memory_mib, disk_gib });
+        let limit = self.config.boot_limit;
+        match self.config.accelerator {
+            Accelerator::Kvm => self.try_boot(id, &shape, true, limit).await.map(|()| true),
+            Accelerator::Tcg => self.try_boot(id, &shape, false, limit).await.map(|()| false),
+            Accelerator::Auto => {
+                if self.machines.offers_kvm().await {
+                    let proof = limit.min(KVM_PROOF_LIMIT);
+                    match self.try_boot(id, &shape, true, proof).await {
+                        Ok(()) => return Ok(true),
+                        Err(error) => {
+                            tracing::warn!(image = id, %error, "it does not boot under KVM; TCG is tried");
+                        }
+                    }
+                }
+                self.try_boot(id, &shape, false, limit).await.map(|()| false)
+            }
+        }
+    }
+
+    async fn try_boot(
+        &self,
+        id: &str,
+        shape: &Shape,
+        kvm: bool,
+        limit: Duration,
+    ) -> Result<(), ProviderError> {
+        let node = names::test_node(&self.config.name, id);
+        let _not_a_node = self.machines.is_test(&node);
+        // A server that stopped during a test left its machine.
+        self.machines.delete(&node).await?;
+        let booted = self.machines.boot(&Boot { node: &node, shape, image: id, kvm, limit }).await;
+        self.machines.delete(&node).await?;
+        booted.map(drop)
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), ProviderError> {
+        self.machines.volumes.open().await?;
+        let volume = names::image_volume(id);
+        if self.machines.volumes.list().await?.contains(&volume) {
+            self.machines.volumes.remove(&volume).await?;
+        }
+        for file in [self.log(id), self.config.built.join(format!("{id}.qcow2"))] {
+            // Mostly one of them is not there.
+            let _ = std::fs::remove_file(file);
+        }
+        Ok(())
+    }
+
+    /// Volumes of images that nobody remembers, after the record was lost.
+    pub(in crate::provider::libvirt) async fn sweep(&self) -> Result<(), ProviderError> {
+        let volumes = self.machines.volumes.list().await?;
+        let known: BTreeSet<String> =
+            self.images().list().iter().map(|image| image.id.clone()).collect();
+        for volume in volumes {
+            if names::image_of_volume(&volume).is_some_and(|id| !known.contains(id)) {
+                self.machines.volumes.remove(&volume).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn record(state: &Path) -> PathBuf {
+    state.join("images.json")
+}
+
+/// The images that were written; none when there is no list, or none that can be read.
+fn read(state: &Path) -> Vec<Image> {
+    let bytes = std::fs::read(record(state)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Files of the same name and recipe that were built before, with the seconds of their builds.
+fn files_of(folder: &Path, image: &Image) -> Vec<(i64, PathBuf)> {
+    let begin = format!("{}-{}-", image.name, image.recipe);
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let file = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        let seconds = name.strip_prefix(&begin)?.strip_suffix(".qcow2")?.parse().ok()?;
+        Some((seconds, path))
+    };
+    entries.flatten().filter_map(|entry| file(entry.path())).collect()
+}
+
+/// The newest of them, when it is newer than what works here already: another provider had it built, or a build was
+/// finished when the server stopped.
+fn cached(folder: &Path, image: &Image, newer_than: Time) -> Option<PathBuf> {
+    let newest = files_of(folder, image).into_iter().max()?;
+    (newest.0.saturating_mul(1_000_000) > newer_than.0).then_some(newest.1)
+}
+
+/// Removes what is older than the newest.
+fn prune(folder: &Path, image: &Image, newest: &Path) {
+    for (_, file) in files_of(folder, image) {
+        if file != newest {
+            // It is tried again after the next build.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_built_is_used_again_and_one_of_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut images = Images::load(
+            vec![ImageWish { name: "d".into(), recipe: "r".into(), rebuild: None }],
+            Vec::new(),
+            Time(0),
+        );
+        images.settle(&BTreeSet::new(), Time(9_000_000));
+        let image = images.list()[0].clone();
+        assert_eq!(cached(folder.path(), &image, Time(0)), None);
+        for name in ["d-r-5.qcow2", "d-r-7.qcow2", "d-other-9.qcow2", ".d-r-8.work"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let newest = folder.path().join("d-r-7.qcow2");
+        assert_eq!(cached(folder.path(), &image, Time(0)), Some(newest.clone()));
+        assert_eq!(cached(folder.path(), &image, Time(7_000_000)), None);
+        prune(folder.path(), &image, &newest);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+}
