@@ -74,6 +74,11 @@ async fn operators_look_hold_and_delete() {
     let other = one_that_is(&client, NodeState::Ready, &node.id).await;
     assert_eq!(code(world.admin.hold_node(&other.id, &too_long).await).0, 422);
     assert_eq!(code(world.admin.delete_node("x").await), (404, "no_such_node".to_owned()));
+    // Sandboxes are made of nothing.
+    assert!(client.node_images().await.unwrap().is_empty());
+    assert_eq!(code(client.rebuild_node_image("debian").await).0, 403);
+    let none = world.admin.rebuild_node_image("debian").await;
+    assert_eq!(code(none), (404, "no_such_image".to_owned()));
     world.running.stop().await.unwrap();
 }
 

@@ -33,6 +33,13 @@ pub enum NodeCommand {
         /// The node
         node: String,
     },
+    /// Show all images that machines are made of
+    Images,
+    /// Make an image anew; the old one stays in use until a machine came up from the new one
+    Rebuild {
+        /// The image's name, for example debian
+        image: String,
+    },
 }
 
 /// Look after providers of nodes.

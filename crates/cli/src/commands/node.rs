@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::output::{self, ago, facts, moment, or_dash, word};
 use std::process::ExitCode;
 use toci_client::api::ApiClient;
-use toci_wire::api::{Node, NodeHold, Provider};
+use toci_wire::api::{Node, NodeHold, NodeImage, Provider};
 
 pub(super) async fn dispatch(
     client: &ApiClient,
@@ -27,6 +27,16 @@ pub(super) async fn dispatch(
             client.delete_node(&node).await?;
             if !json {
                 output::text_line(&format!("node {node} is being deleted"))?;
+            }
+        }
+        NodeCommand::Images => {
+            let images = client.node_images().await?;
+            if json { output::json(&images)? } else { output::text_line(&image_table(&images))? }
+        }
+        NodeCommand::Rebuild { image } => {
+            client.rebuild_node_image(&image).await?;
+            if !json {
+                output::text_line(&format!("image {image} is being made anew"))?;
             }
         }
     }
@@ -86,6 +96,27 @@ fn show(node: &Node, json: bool) -> Result<()> {
         ("held until", node.hold_until_us.map(moment).unwrap_or_default()),
         ("reason", node.reason.clone()),
     ]))
+}
+
+fn image_table(images: &[NodeImage]) -> String {
+    let row = |image: &NodeImage| {
+        // A build's last lines are many; the last one is the reason, and the rest is in the log.
+        let told = image.told.lines().next_back().unwrap_or_default();
+        vec![
+            image.id.clone(),
+            image.name.clone(),
+            image.provider.clone(),
+            word(&image.state),
+            ago(image.since_us),
+            ago(image.made_us),
+            if image.kvm { "kvm" } else { "tcg" }.to_owned(),
+            or_dash(told),
+            image.log.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    };
+    let headings =
+        ["IMAGE", "NAME", "PROVIDER", "STATE", "SINCE", "BUILT", "BOOTS", "LAST SAID", "LOG"];
+    output::table(&headings, &images.iter().map(row).collect::<Vec<_>>())
 }
 
 fn provider_table(providers: &[Provider]) -> String {

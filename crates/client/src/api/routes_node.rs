@@ -3,7 +3,7 @@
 use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use hyper::Method;
-use toci_wire::api::{Node, NodeHold, Provider};
+use toci_wire::api::{Node, NodeHold, NodeImage, Provider};
 
 impl ApiClient {
     /// All nodes.
@@ -30,5 +30,16 @@ impl ApiClient {
     /// All providers of nodes.
     pub async fn providers(&self) -> Result<Vec<Provider>, ClientError> {
         self.ask(Call::new(Method::GET, "/providers".to_owned())).await
+    }
+
+    /// All images that machines are made of.
+    pub async fn node_images(&self) -> Result<Vec<NodeImage>, ClientError> {
+        self.ask(Call::new(Method::GET, "/images".to_owned())).await
+    }
+
+    /// Has an image of this name made anew.
+    pub async fn rebuild_node_image(&self, image: &str) -> Result<(), ClientError> {
+        let call = Call::new(Method::POST, format!("/images/{}/rebuild", part(image)));
+        self.notify(call, &serde_json::json!({})).await
     }
 }

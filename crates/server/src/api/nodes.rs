@@ -1,4 +1,4 @@
-//! `/nodes`, `/providers`.
+//! `/nodes`, `/providers`, `/images`.
 
 use super::error::Problem;
 use super::extract::{Caller, Question};
@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use std::time::Duration;
 use toci_core::id::NodeId;
-use toci_wire::api::{ErrorBody, Node, NodeHold, Provider};
+use toci_wire::api::{ErrorBody, Node, NodeHold, NodeImage, Provider};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,6 +22,8 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(hold))
         .routes(routes!(delete))
         .routes(routes!(providers))
+        .routes(routes!(images))
+        .routes(routes!(rebuild))
 }
 
 impl From<NodeError> for Problem {
@@ -29,7 +31,7 @@ impl From<NodeError> for Problem {
         match error {
             NodeError::Refused(r) => {
                 let status = match r.code {
-                    "no_such_node" => StatusCode::NOT_FOUND,
+                    "no_such_node" | "no_such_image" => StatusCode::NOT_FOUND,
                     "bad_request" => StatusCode::UNPROCESSABLE_ENTITY,
                     _ => StatusCode::CONFLICT,
                 };
@@ -131,4 +133,27 @@ async fn delete(
 async fn providers(State(api): State<Shared>, caller: Caller) -> Answered<Vec<Provider>> {
     caller.may_look()?;
     Ok(Json(pool(&api)?.providers().await?))
+}
+
+/// List images that providers make their machines of.
+#[utoipa::path(get, path = "/images", tag = "nodes", security(("token" = ["read_only"])),
+    responses((status = 200, body = Vec<NodeImage>), (status = "default", body = ErrorBody)))]
+async fn images(State(api): State<Shared>, caller: Caller) -> Answered<Vec<NodeImage>> {
+    caller.may_look()?;
+    Ok(Json(pool(&api)?.images().await?))
+}
+
+/// Make an image anew; the old one stays in use until a machine came up from the new one.
+#[utoipa::path(post, path = "/images/{image}/rebuild", tag = "nodes",
+    security(("token" = ["operator"])),
+    params(("image" = String, Path, description = "the name of an `[[image]]`")),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn rebuild(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(image): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.may_operate()?;
+    pool(&api)?.rebuild_image(&image).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -22,7 +22,7 @@ pub use host_link::{
 pub use lease::{
     Extend, Hold, Lease, LeaseRequest, LeaseState, LeaseTestenv, LeasedTe, Release, Revoke, Waiting,
 };
-pub use node::{Node, NodeHold, NodeState, Provider};
+pub use node::{ImageState, Node, NodeHold, NodeImage, NodeState, Provider};
 pub use pipeline::{
     EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote,
     ReferenceOrder,

@@ -6,6 +6,8 @@
 //! POST /nodes/{node}/hold      NodeHold -> Node    operator; a node in use is kept when its run is over
 //! POST /nodes/{node}/delete    -> 204              operator; refused while a run has it
 //! GET  /providers              -> [Provider]       read-only
+//! GET  /images                 -> [NodeImage]      read-only
+//! POST /images/{image}/rebuild -> 204              operator; the old one stays in use until the new one was tried
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -95,4 +97,47 @@ pub struct Provider {
     /// After failures, no node of some label is built before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_until_us: Option<i64>,
+}
+
+/// What an image is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageState {
+    /// It is being made.
+    Building,
+    /// Whether a machine boots from it is being found out.
+    Testing,
+    /// Machines boot from it.
+    Ready,
+    /// It could not be made, or nothing boots from it.
+    Failed,
+    /// Not needed any more.
+    Deleting,
+}
+
+/// What a provider makes its machines of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeImage {
+    /// `<name>-<hash of its recipe>-<second of its build>`.
+    pub id: String,
+    /// What labels call it.
+    pub name: String,
+    /// Whose.
+    pub provider: String,
+    /// What it is doing.
+    pub state: ImageState,
+    /// Since when.
+    pub since_us: i64,
+    /// When its build began.
+    pub made_us: i64,
+    /// Machines boot from it under KVM.
+    pub kvm: bool,
+    /// Builds that failed in a row.
+    pub failures: u32,
+    /// Why it failed; while it is built, the last line of its build.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub told: String,
+    /// The log of its build, on the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }

@@ -7,7 +7,7 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 /// What libvirt says when somebody else's transfer keeps it from looking at the folder.
 const BUSY: &str = "has asynchronous jobs running";
@@ -22,6 +22,8 @@ pub(super) struct Volumes {
     /// The file that remembers which folder is ours.
     mark: PathBuf,
     owner: OnceCell<String>,
+    /// Who opens the pool, so that two do not make it.
+    opening: Mutex<()>,
 }
 
 impl Volumes {
@@ -33,6 +35,7 @@ impl Volumes {
             folder: folder.to_owned(),
             mark: state.join("owner"),
             owner: OnceCell::new(),
+            opening: Mutex::new(()),
         }
     }
 
@@ -43,6 +46,7 @@ impl Volumes {
 
     /// Makes sure that the pool is there and that it is ours; says by which mark.
     pub(super) async fn open(&self) -> Result<&str, ProviderError> {
+        let _one = self.opening.lock().await;
         let active = self.virsh.ask(&["pool-list", "--name"]).await?;
         if !active.lines().any(|line| line.trim() == self.pool) {
             let all = self.virsh.ask(&["pool-list", "--all", "--name"]).await?;

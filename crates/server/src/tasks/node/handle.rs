@@ -142,6 +142,24 @@ impl NodePool {
         self.look(State::providers).await
     }
 
+    /// All images that providers make their machines of.
+    pub async fn images(&self) -> Result<Vec<api::NodeImage>, NodeError> {
+        let providers = self.look(|state| state.providers.clone()).await?;
+        Ok(super::view::images(&providers))
+    }
+
+    /// Has an image made anew wherever there is one of this name.
+    pub async fn rebuild_image(&self, name: &str) -> Result<(), NodeError> {
+        let providers = self.look(|state| state.providers.clone()).await?;
+        let known = providers.values().filter(|provider| provider.rebuild(name)).count();
+        if known > 0 {
+            return Ok(());
+        }
+        let message = format!("there is no image {name}");
+        let hint = "see `toci node images`; a new one is an [[image]] in the settings";
+        Err(toci_core::refused::Refused::new("no_such_image", message, hint).into())
+    }
+
     /// Keeps a node for people: at once, or when its run is over.
     pub async fn hold(
         &self,

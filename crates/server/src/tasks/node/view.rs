@@ -2,8 +2,10 @@
 
 use super::run::State;
 use std::collections::BTreeMap;
-use toci_core::id::NodeId;
-use toci_core::node::{Node, NodeState};
+use std::sync::Arc;
+use toci_core::id::{NodeId, ProviderName};
+use toci_core::node::{ImageState, Node, NodeState};
+use toci_edge::provider::Provider;
 use toci_wire::api;
 
 impl State {
@@ -50,6 +52,33 @@ impl State {
         };
         views.into_iter().map(view).collect()
     }
+}
+
+/// Images of all providers; their logs are looked at, so not in the task.
+pub(super) fn images(providers: &BTreeMap<ProviderName, Arc<dyn Provider>>) -> Vec<api::NodeImage> {
+    let of = |(name, provider): (&ProviderName, &Arc<dyn Provider>)| {
+        let name = name.to_string();
+        let shown = move |view: toci_edge::provider::ImageView| api::NodeImage {
+            id: view.image.id,
+            name: view.image.name,
+            provider: name.clone(),
+            state: match view.image.state {
+                ImageState::Building => api::ImageState::Building,
+                ImageState::Testing => api::ImageState::Testing,
+                ImageState::Ready => api::ImageState::Ready,
+                ImageState::Failed => api::ImageState::Failed,
+                ImageState::Deleting => api::ImageState::Deleting,
+            },
+            since_us: view.image.since.0,
+            made_us: view.image.made.0,
+            kvm: view.image.kvm,
+            failures: view.image.failures,
+            told: view.told,
+            log: view.log.map(|log| log.display().to_string()),
+        };
+        provider.images().into_iter().map(shown).collect::<Vec<_>>()
+    };
+    providers.iter().flat_map(of).collect()
 }
 
 fn word(state: NodeState) -> api::NodeState {
