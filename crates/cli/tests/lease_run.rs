@@ -88,6 +88,9 @@ async fn operate(client: &ApiClient, host: &str, operation: Operation) {
         OperationKind::Power { .. } => {
             client.operation_result(host, &id, &OperationResult::Machines { machines }).await
         }
+        OperationKind::View => {
+            client.operation_output(host, &id, Upload::from_bytes("seed_1 on\n")).await
+        }
         OperationKind::Console { .. } => {
             client.operation_output(host, &id, Upload::from_bytes("login:\n")).await
         }

@@ -31,3 +31,4 @@ pub mod sandbox;
 pub mod screenshot;
 pub mod state;
 pub mod te;
+mod view;

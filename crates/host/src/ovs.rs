@@ -157,6 +157,26 @@ impl Ovs {
         Ok(())
     }
 
+    /// For people: the flow table as it is, with its counters, ports by number; of one port if one is named.
+    pub async fn shown_flows(&self, bridge: &str, port: Option<u16>) -> Result<String, OvsError> {
+        let filter = port.map(|port| format!("in_port={port}"));
+        let mut args = vec!["--no-names", "dump-flows", bridge];
+        args.extend(filter.as_deref());
+        Ok(run("ovs-ofctl", &args).await?)
+    }
+
+    /// For people: the ports as they are and what went through them; one of them if one is named.
+    pub async fn shown_ports(&self, bridge: &str, port: Option<u16>) -> Result<String, OvsError> {
+        let port = port.map(|port| port.to_string());
+        let mut text = String::new();
+        for what in ["dump-ports-desc", "dump-ports"] {
+            let mut args = vec![what, bridge];
+            args.extend(port.as_deref());
+            text.push_str(&run("ovs-ofctl", &args).await?);
+        }
+        Ok(text)
+    }
+
     /// What vswitchd would do with a packet (`ofproto/trace`): for self-checks.
     pub async fn trace(&self, bridge: &str, packet: &str) -> Result<String, OvsError> {
         Ok(run("ovs-appctl", &["ofproto/trace", bridge, packet]).await?)

@@ -9,7 +9,7 @@ use crate::tasks::log::LogStore;
 use crate::tasks::node::NodePool;
 use crate::tasks::pipeline::{GateError, GateHandle, merge};
 use crate::tasks::report::{self, Tellers};
-use crate::tasks::run::{Parts as RunParts, RunDesk};
+use crate::tasks::run::{Collection, Parts as RunParts, RunDesk};
 use runs::PooledNodes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,6 +91,8 @@ pub struct Neighbours {
     pub nodes: Option<NodePool>,
     /// Where logs go.
     pub logs: LogStore,
+    /// What is collected of runs.
+    pub collection: Collection,
     /// Settings of runs.
     pub run: RunConfig,
     /// Mail.
@@ -201,6 +203,7 @@ async fn start_runs(
         merger_url,
         nodes: Arc::new(PooledNodes(neighbours.nodes)),
         archive: Arc::new(neighbours.logs),
+        collection: neighbours.collection,
         config: neighbours.run,
     };
     let runs = RunDesk::start(parts, gate.wanted(), news).await?;

@@ -1,16 +1,17 @@
 //! The whole server: store, lease book, broker, API; from start to stop.
 
-use crate::api::{Api, router};
+use crate::api::{Api, Relay, router};
 use crate::auth::{Auth, TokenError};
 use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
-use crate::config::{ApiConfig, GateConfig, GearmanConfig, NodeConfig, ServerConfig};
+use crate::config::{GateConfig, GearmanConfig, NodeConfig, ServerConfig};
 use crate::gate::{GateParts, GateStartError, Neighbours};
 use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
 use crate::metrics::Metrics;
 use crate::tasks::lease::{BookError, LeaseBook};
-use crate::tasks::log::{LogError, LogStore};
+use crate::tasks::log::{LogError, LogStore, TestenvLogs};
 use crate::tasks::node::NodePool;
+use crate::tasks::run::Collection;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -130,29 +131,38 @@ pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
 }
 
 /// Starts the server; when this returns, it serves.
-pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
+pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
     make_state(&config.state)?;
     let store = Store::open(&config.database).await?;
     let auth = Auth::new(store.clone());
     let admin_token_file = config.state.join("admin.token");
     auth.ensure_admin(&admin_token_file).await?;
     let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
+    // Whoever comes before it serves waits a moment.
+    let listeners = Listeners::bind(&config.api).await?;
+    reached_at(&mut config, &listeners.addresses);
     let logs = LogStore::open(&config.logs, store.clone()).await?;
     let nodes = start_nodes(config.nodes, &store).await?;
     let broker = start_broker(config.gearman)?;
     let lease_max = config.lease.lease_max;
+    let relay: Arc<Relay> = Arc::default();
+    let collection = Collection {
+        rules: config.logs.collect,
+        testenvs: Some(TestenvLogs::new(book.clone(), relay.clone())),
+    };
     let neighbours = Neighbours {
         book: book.clone(),
         lease_max,
         nodes: nodes.clone(),
         logs: logs.clone(),
+        collection,
         run: config.run,
         smtp: config.smtp,
         webhook: config.webhook,
     };
-    let opened = open(config.gate, &config.api, neighbours, &store).await;
-    let (gate, listeners) = match opened {
-        Ok(opened) => opened,
+    let opened = open(config.gate, neighbours, &store).await;
+    let gate = match opened {
+        Ok(gate) => gate,
         Err(error) => {
             stop_broker(broker).await?;
             return Err(error);
@@ -164,7 +174,7 @@ pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
         book: book.clone(),
         store: store.clone(),
         auth,
-        relay: Arc::default(),
+        relay,
         metrics: metrics.clone(),
         broker: broker.handle(),
         gate: gate.clone(),
@@ -217,18 +227,27 @@ fn start_broker(config: GearmanConfig) -> Result<BrokerServer, ServerError> {
     Ok(broker::start(options)?)
 }
 
-/// The gate, if there is one, and then the way in.
+/// The gate, if there is one.
 async fn open(
     gate: Option<GateConfig>,
-    api: &ApiConfig,
     neighbours: Neighbours,
     store: &Store,
-) -> Result<(Option<Arc<GateParts>>, Listeners), ServerError> {
-    let gate = match gate {
-        Some(gate) => Some(Arc::new(GateParts::start(store.clone(), gate, neighbours).await?)),
-        None => None,
-    };
-    Ok((gate, Listeners::bind(api).await?))
+) -> Result<Option<Arc<GateParts>>, ServerError> {
+    match gate {
+        Some(gate) => Ok(Some(Arc::new(GateParts::start(store.clone(), gate, neighbours).await?))),
+        None => Ok(None),
+    }
+}
+
+/// Where any free port was asked for, people are led to the one that it became.
+fn reached_at(config: &mut ServerConfig, bound: &[SocketAddr]) {
+    let (Some(asked), Some(bound)) = (config.api.listen.first(), bound.first()) else { return };
+    if asked.port() == 0 {
+        let (asked, bound) = (format!("://{asked}"), format!("://{bound}"));
+        for url in [&mut config.logs.url, &mut config.run.url] {
+            *url = url.replacen(&asked, &bound, 1);
+        }
+    }
 }
 
 impl Running {

@@ -59,6 +59,9 @@ async fn operate(client: &ApiClient, host: &str, operation: Operation) {
                 let result = OperationResult::Machines { machines };
                 client.operation_result(&host, id, &result).await
             }
+            OperationKind::View => {
+                client.operation_output(&host, id, Upload::from_bytes("seed_1 on\n")).await
+            }
             OperationKind::Console { follow: false, .. } => {
                 client.operation_output(&host, id, Upload::from_bytes("boot\nlogin:")).await
             }

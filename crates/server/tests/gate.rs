@@ -290,3 +290,87 @@ async fn a_project_brings_its_own_jobs_with_the_change() {
     assert!(good.message.contains("noop"), "{}", good.message);
     world.running.stop().await.unwrap();
 }
+
+/// Mail and web hooks beside the votes.
+const TOLD: &str = "
+pipelines:
+  - name: check
+    manager: independent
+    trigger:
+      local: [{event: patchset-created}]
+    success:
+      local: {verified: 1}
+      smtp: {to: 'ops@example.org, Jo <jo@example.org>', from: ci@example.org, subject: '{pipeline.name} of {change.number}'}
+      webhook: {url: 'URL/hooks/ci?x=1'}
+projects:
+  - {name: org/a, check: [noop]}
+";
+
+/// One POST, answered 200: its head in small letters, and its body.
+async fn posted(listener: &tokio::net::TcpListener) -> (String, Vec<u8>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut all = Vec::new();
+    loop {
+        assert!(stream.read_buf(&mut all).await.unwrap() > 0, "{}", String::from_utf8_lossy(&all));
+        let Some(end) = all.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&all[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).unwrap();
+        let length: usize = length.parse().unwrap();
+        if all.len() >= end + 4 + length {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            return (head, all[end + 4..].to_vec());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_report_is_mailed_and_posted_as_well() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let host = Git::new(folder.path());
+    // The mail server of the tests of the mail itself.
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../edge/tests/smtp_server.py");
+    let mut mail = tokio::process::Command::new("/usr/bin/python3")
+        .args([script, "off", "/"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("apt-get install python3-aiosmtpd");
+    let mut mails = BufReader::new(mail.stdout.take().unwrap()).lines();
+    let port = mails.next_line().await.unwrap().expect("apt-get install python3-aiosmtpd");
+    let hooks = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", hooks.local_addr().unwrap());
+    let mut config = with_gate(folder.path(), &host.root);
+    std::fs::write(folder.path().join("layout.yaml"), TOLD.replace("URL", &url)).unwrap();
+    config.smtp.host = "127.0.0.1".into();
+    config.smtp.port = port.parse().unwrap();
+    let secret = toci_edge::http::Secret::new("hush");
+    config.webhook.secret = Some(secret.clone());
+    let world = World::around(toci_server::start(config).await.unwrap(), folder);
+    known(&world, "org/a").await;
+    host.propose("org/a", 1, "One change");
+
+    let both = async { tokio::join!(posted(&hooks), mails.next_line()) };
+    let ((head, body), mail) = tokio::time::timeout(LIMIT, both).await.unwrap();
+    assert!(head.starts_with("post /hooks/ci?x=1 http/1.1"), "{head}");
+    let signature = head.lines().find_map(|l| l.strip_prefix("x-toci-signature-256: ")).unwrap();
+    assert!(toci_edge::tell::webhook::is_signed(&secret, &body, signature));
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&body["pipeline"], &body["action"]), (&"check".into(), &"success".into()));
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains("noop"), "{message}");
+    let mail: serde_json::Value = serde_json::from_str(&mail.unwrap().unwrap()).unwrap();
+    assert_eq!(mail["from"], "ci@example.org");
+    assert_eq!(mail["to"], serde_json::json!(["ops@example.org", "jo@example.org"]));
+    let text = mail["content"].as_str().unwrap();
+    assert!(text.contains("Subject: check of 1\r\n"), "{text}");
+    assert!(text.contains("noop"), "{text}");
+    // Nobody is told twice.
+    let left = ended(&world, |e| has(e, "check", "local:1,1", "succeeded")).await;
+    assert_eq!(left.len(), 1, "{left:#?}");
+    world.running.stop().await.unwrap();
+    let more = tokio::time::timeout(Duration::ZERO, mails.next_line()).await;
+    assert!(more.is_err(), "{more:?}");
+}

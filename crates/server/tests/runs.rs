@@ -36,7 +36,7 @@ fn git(folder: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-async fn world() -> World {
+async fn world(layout: &str, console_head_bytes: u64) -> World {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let first = 30_000 + u16::try_from(std::process::id() % 1000).unwrap() * 8;
@@ -47,7 +47,7 @@ async fn world() -> World {
         at.display()
     );
     std::fs::write(at.join("toci.toml"), text).unwrap();
-    std::fs::write(at.join("layout.yaml"), LAYOUT).unwrap();
+    std::fs::write(at.join("layout.yaml"), layout).unwrap();
     std::fs::create_dir_all(at.join("git/org/a.git")).unwrap();
     git(&at.join("git/org/a.git"), &["init", "-q", "--bare", "--initial-branch=master"]);
     std::fs::create_dir_all(at.join("work")).unwrap();
@@ -62,14 +62,13 @@ async fn world() -> World {
         gearman: usual.gearman.options.listen.first().copied(),
         ..Overrides::default()
     };
-    let config = ServerConfig::load(Some(&at.join("toci.toml")), flags).unwrap();
+    let mut config = ServerConfig::load(Some(&at.join("toci.toml")), flags).unwrap();
+    config.run.console_head_bytes = console_head_bytes;
     World::around(toci_server::start(config).await.unwrap(), folder)
 }
 
-#[tokio::test]
-async fn a_console_is_followed_and_a_run_is_stopped() {
-    let world = world().await;
-    let reader = world.client(Role::ReadOnly, "eve").await;
+/// A change, which the server is told of.
+async fn propose(world: &World) {
     let mirror = world.folder.path().join("state/mirrors/local/org/a.git/toci-mirror");
     eventually("the project is known", async || {
         if mirror.exists() { Ok(()) } else { Err(format!("no {}", mirror.display())) }
@@ -79,6 +78,13 @@ async fn a_console_is_followed_and_a_run_is_stopped() {
     git(&work, &["commit", "-q", "--allow-empty", "-m", "change"]);
     git(&work, &["push", "-q", "../git/org/a.git", "HEAD:refs/changes/01/1/1"]);
     world.admin.poke("local").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_console_is_followed_and_a_run_is_stopped() {
+    let world = world(LAYOUT, 64 << 20).await;
+    let reader = world.client(Role::ReadOnly, "eve").await;
+    propose(&world).await;
     let mut run: Option<Run> = None;
     eventually("it runs", async || {
         let runs = reader.runs(0).await.map_err(|e| e.to_string())?;
@@ -124,5 +130,44 @@ async fn a_console_is_followed_and_a_run_is_stopped() {
         Err(ClientError::Api { status: 404, error }) => assert_eq!(error.code, "no_such_run"),
         other => panic!("{other:?}"),
     }
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_console_of_a_flood_that_is_no_text_is_followed_to_its_end() {
+    let flood = "head -c 3000000 /dev/urandom; echo; yes | head -n 300000; seq 1 9; exit 3";
+    let layout = LAYOUT.replace("echo up; sleep 1000", flood);
+    assert_ne!(layout, LAYOUT);
+    let world = world(&layout, 256 << 10).await;
+    let reader = world.client(Role::ReadOnly, "eve").await;
+    propose(&world).await;
+    let mut console = None;
+    eventually("it is there", async || {
+        let runs = reader.runs(10).await.map_err(|e| e.to_string())?;
+        let run = runs.first().ok_or("no run")?;
+        console = Some(reader.run_console(&run.id).await.map_err(|e| e.to_string())?);
+        Ok(())
+    })
+    .await;
+    let (mut console, mut text) = (console.unwrap(), String::new());
+    let follow = async {
+        loop {
+            match console.next().await.unwrap() {
+                Some(ConsoleNews::Text(more)) => text.push_str(&more),
+                Some(ConsoleNews::Over(run)) => return run,
+                None => panic!("the stream ended without the run's end"),
+            }
+        }
+    };
+    let over = tokio::time::timeout(LIMIT, follow).await.unwrap();
+    assert_eq!(over.result.as_deref(), Some("FAILURE"));
+    assert!(text.len() < (256 << 10) + (3 << 20), "{} bytes were sent", text.len());
+    let told = "toci: more than 262144 bytes of output: from here only its end is kept";
+    for words in [told, "lines were left out here", " | 9\n", "run script 1 of 1 ended with 3"] {
+        assert!(text.contains(words), "{words}: {}", &text[text.len().saturating_sub(500)..]);
+    }
+    // The archive has the same, and is reached where the server really listens.
+    let url = over.url.clone();
+    assert!(url.starts_with(&format!("http://{}/logs/", world.running.api[0])), "{url}");
     world.running.stop().await.unwrap();
 }

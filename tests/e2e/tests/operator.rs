@@ -58,6 +58,7 @@ fn an_operator_sees_and_switches_what_is_held_and_leaves_alone_what_is_free() {
          toci te push-image tehost1-1 small.qcow2 && exit 9
          toci te screenshot tehost1-1 seed_1 --output seed.png
          toci te screenshot tehost1-1 baremetalbrbm1_0 --output off.png && exit 9
+         toci te view tehost1-1 >view.txt
          toci te power tehost1-1 off",
     )
     .unwrap();
@@ -67,6 +68,20 @@ fn an_operator_sees_and_switches_what_is_held_and_leaves_alone_what_is_free() {
     let png = std::fs::read(ci.lab.folder().join("seed.png")).unwrap();
     let (width, height) = png_size(&png).expect("no PNG");
     assert!(width >= 320 && height >= 200, "{width} x {height}");
+
+    let view = std::fs::read_to_string(ci.lab.folder().join("view.txt")).unwrap();
+    let there = [
+        "on  seed_1\n",
+        "off baremetalbrbm1_0\n",
+        "===== ports of brbm1\n",
+        "===== flows of br-ctlplane, port of the seed\n",
+        "in_port=1001",
+        "===== definition of baremetalbrbm1_0\n<domain",
+    ];
+    for words in there {
+        assert!(view.contains(words), "{words}: {view}");
+    }
+    assert!(!view.contains("(ovs-ofctl"), "{view}");
 
     client.kill().unwrap();
     let ready = |all: &[toci_wire::api::TestEnv]| {

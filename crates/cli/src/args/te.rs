@@ -42,6 +42,11 @@ pub enum TeCommand {
         #[arg(long, short)]
         follow: bool,
     },
+    /// Show what its host sees of a test environment: power, ports, flows and definitions of its machines
+    View {
+        /// The test environment
+        te: String,
+    },
     /// Save a picture of a machine's screen
     Screenshot {
         /// The test environment

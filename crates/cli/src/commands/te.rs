@@ -39,6 +39,7 @@ pub(super) async fn dispatch(
             let machine = or_seed(client, &te, machine).await?;
             copy_to_stdout(client.console(&te, &machine, follow).await?).await?;
         }
+        TeCommand::View { te } => copy_to_stdout(client.view(&te).await?).await?,
         TeCommand::Screenshot { te, machine, output: path } => {
             let machine = or_seed(client, &te, machine).await?;
             let png = client.screenshot(&te, &machine).await?.collect(SCREENSHOT_MAX_BYTES).await?;

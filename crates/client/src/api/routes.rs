@@ -153,6 +153,12 @@ impl ApiClient {
         self.download(get(path).within(OPERATION_LIMIT), "image/png").await
     }
 
+    /// What its host sees of a test environment, as text.
+    pub async fn view(&self, te: &str) -> Result<Download, ClientError> {
+        let path = format!("/testenvs/{}/view", part(te));
+        self.download(get(path).within(OPERATION_LIMIT), "text/plain").await
+    }
+
     /// Puts an image (qcow2 or raw) on a machine's disk.
     pub async fn push_image(
         &self,

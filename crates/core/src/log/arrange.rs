@@ -14,8 +14,8 @@ pub const FILE_MAX_BYTES: u64 = 256 << 20;
 const SAME_NAME_MAX: usize = 100;
 /// Names that are ours at the top of a run.
 const OURS: [&str; 2] = ["index.html", "console.html"];
-/// Which folders come first when not everything may be kept.
-const FIRST: [&str; 4] = ["console.txt", "zuul-info/", "te/", "node/"];
+/// Which folders come first when not everything may be kept: what the job chose to keep before what nodes are asked.
+const FIRST: [&str; 5] = ["console.txt", "zuul-info/", "te/", "logs/", "artifacts/"];
 
 /// A file of the run's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,6 +284,12 @@ mod tests {
             .iter()
             .filter(|p| matches!(p, Placed::LeftOut { why: "more than 20,000 files", .. }));
         assert_eq!(out.count(), 1);
+        let both = [source("node/a"), source("logs/z"), source("te/b")].into();
+        let order: Vec<Placed> = arrange(both);
+        let sources = order.iter().map(|p| match p {
+            Placed::Kept { source, .. } | Placed::LeftOut { source, .. } => source.as_str(),
+        });
+        assert_eq!(sources.collect::<Vec<_>>(), ["te/b", "logs/z", "node/a"]);
         let big = |path: &str| Source { path: path.to_owned(), bytes: u64::MAX };
         let nine = (0..9).map(|n| big(&format!("logs/{n}"))).collect();
         let out = arrange(nine).into_iter().filter(|p| matches!(p, Placed::LeftOut { .. }));

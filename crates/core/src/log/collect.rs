@@ -1,81 +1,104 @@
-//! What is collected of the machines of a run: the origin's list (origin.md 5.3) as rules, and a plan made of them.
+//! What is collected when a run is over, besides what its job left in `logs/`: the origin's list (origin.md 5.3) as rules,
+//! and a plan made of them. Whoever carries the plan out makes no choices.
 //!
 //! ```text
-//! Rules + Scene ──plan──▶ Plan: one View a machine ──edge──▶ <run's folder>/<view's folder>/…
+//! Rules + Scene ──plan──▶ Plan ──▶ the TE's host: te/<test environment>/…   first, and then the TE is given back
+//!                              └─▶ the nodes: node/…                       a shell text, a tar archive comes back
 //! ```
 //!
-//! The server has no way to a TE's machines; the node has. So every view is shell text for the node, which writes a
-//! compressed tar archive to its output, and looks at another machine over the node's own ssh, with the job's key.
-//! What the origin suffered from is gone: every command, every machine and every file has a limit, names do not collide,
-//! keys and passwords are neither sent nor kept, and a machine that cannot be reached is told instead of an empty archive.
+//! What the origin suffered from is gone: every command, file, machine and step has a limit, names do not collide, keys
+//! and passwords are neither sent nor kept, a command or file that is missing is said where its output would stand, and
+//! the test environment is held for its own part alone. Of the machines that a job deploys inside its test environment
+//! the server takes the serial consoles and screens, which need no help of theirs; it has no keys to them. What only
+//! they know (their `/var/log`) the job fetches itself into `logs/`, as the origin's did.
 
-use super::path::plain_name;
-use core::net::IpAddr;
+use crate::pipeline::RunResult;
+use core::fmt::Write as _;
 use core::time::Duration;
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
-/// Longest look at one machine.
-pub const VIEW_LIMIT: Duration = Duration::from_secs(90);
-/// Longest look at all machines of a run; they are looked at side by side, and the TE is held meanwhile.
-pub const VIEWS_LIMIT: Duration = Duration::from_secs(180);
-/// Machines of one run that are looked at, at most.
-pub const VIEWS_MAX: usize = 32;
-/// Compressed bytes of one machine at most.
-pub const VIEW_MAX_BYTES: u64 = 48 << 20;
-/// Largest file that is taken from a machine, in KiB.
+/// Longest look at one node.
+pub const NODE_LIMIT: Duration = Duration::from_secs(120);
+/// Longest look at the test environments of a run, which are held meanwhile.
+pub const TESTENV_LIMIT: Duration = Duration::from_secs(60);
+/// Bytes of one node at most, before they are compressed: what comes after that is not whole.
+pub const NODE_MAX_BYTES: u64 = 512 << 20;
+/// Nodes of one run that are looked at at most.
+pub const NODES_MAX: usize = 16;
+/// Commands, folders and left out paths that may be added to the usual ones, each.
+pub const ADDED_MAX: usize = 100;
+/// Longest of them, in bytes.
+pub const ADDED_MAX_BYTES: usize = 1000;
+/// Largest file that is taken from a node, in KiB.
 const FILE_MAX_KIB: u64 = 64 << 10;
 /// Longest time of one command, in seconds.
-const FACT_LIMIT_S: u64 = 20;
+const COMMAND_LIMIT_S: u64 = 20;
+/// Longest time of all commands, in seconds: files are still to come.
+const COMMANDS_LIMIT_S: u64 = 60;
 /// Bytes of one command's output at most.
-const FACT_MAX_BYTES: u64 = 4 << 20;
-/// How long finding a run's machines may take.
-pub const FIND_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_MAX_BYTES: u64 = 16 << 20;
+/// Files that are named as left out, per folder and reason, at most.
+const TOLD_MAX: usize = 100;
 
-/// The node's way to a TE's machines: no questions, no passwords, no memory of host keys, which are new every time.
-const SSH: &str = "ssh -q -o BatchMode=yes -o PasswordAuthentication=no -o StrictHostKeyChecking=no \
-     -o UserKnownHostsFile=/dev/null -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3";
+/// A command and the file that its output goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Which file, a plain name.
+    pub file: String,
+    /// Shell text.
+    pub text: String,
+    /// It tells of the whole machine. In a sandbox that is the server's own machine: not asked there.
+    pub of_machine: bool,
+}
 
 /// What is collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Commands whose output goes to `host_info.txt`.
-    pub facts: Vec<String>,
-    /// More of them, for a seed.
-    pub seed_facts: Vec<String>,
-    /// Folders, without the slash before them.
+    /// Whether nodes are looked at.
+    pub nodes: bool,
+    /// Whether hosts of test environments are.
+    pub testenvs: bool,
+    /// What nodes are asked.
+    pub commands: Vec<Command>,
+    /// Folders of nodes that are machines of their own, without the slash before them.
     pub folders: Vec<String>,
-    /// Paths that are left out, as `find -path` has them.
+    /// Paths in them that are left out, as `find -path` has them.
     pub left_out: Vec<String>,
 }
+
+/// Where most answers go (origin.md 5.3).
+pub const INFO_FILE: &str = "host_info.txt";
 
 impl Default for Rules {
     fn default() -> Rules {
         let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
+        let command = |file: &str, text: &str, of_machine| Command {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            of_machine,
+        };
+        let info = |text: &&str| command(INFO_FILE, text, false);
+        let of_machine = |text: &&str| command(INFO_FILE, text, true);
+        let own = ["ps -efZ || ps -ef", "df -h", "ip addr", "ip route", "ss -anp || netstat -anp"];
+        let machines = [
+            "uptime",
+            "uname -a",
+            "free -h",
+            "ls -lZ /var/run",
+            "iptables-save",
+            "ovs-vsctl show",
+            "os-collect-config --print",
+            "systemctl --no-pager --failed",
+            "dpkg -l || rpm -qa",
+        ];
+        let mut commands: Vec<Command> = own.iter().map(info).collect();
+        commands.extend(machines.iter().map(of_machine));
+        commands.push(command("dmesg.txt", "dmesg", true));
+        let journal = "journalctl --no-pager -b -o short-iso -n 50000";
+        commands.push(command("journal.txt", journal, true));
         Rules {
-            facts: list(&[
-                "uptime",
-                "free -m",
-                "df -h",
-                "ps -efZ || ps -ef || ps",
-                "ip addr",
-                "ip route",
-                "ss -lpn || netstat -lpn",
-                "iptables-save",
-                "ovs-vsctl show",
-                "ls -lZ /var/run || ls -l /var/run",
-                "dpkg -l || rpm -qa",
-                "os-collect-config --print",
-                "systemctl --no-pager --failed",
-                "dmesg | tail -n 2000",
-                "journalctl --no-pager -b -o short-iso -n 50000",
-            ]),
-            seed_facts: list(&[
-                ". /root/stackrc && nova list",
-                ". /root/stackrc && heat stack-show overcloud",
-                ". /root/stackrc && heat resource-list overcloud",
-                ". /root/stackrc && heat event-list overcloud",
-            ]),
+            nodes: true,
+            testenvs: true,
+            commands,
             folders: list(&["var/log", "etc", "mnt/state/var/log"]),
             left_out: list(&[
                 "etc/udev/hwdb.bin",
@@ -89,6 +112,8 @@ impl Default for Rules {
                 "etc/sudoers*",
                 "etc/keystone/fernet-keys",
                 "var/log/journal",
+                "var/log/lastlog",
+                "var/log/faillog",
                 "*/.ssh",
                 "*.key",
                 "*.pem",
@@ -99,181 +124,139 @@ impl Default for Rules {
 }
 
 /// What is known of a run when it is collected.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scene {
-    /// Whether the node is a machine of its own, whose folders are the run's. A sandbox shows the server's.
-    pub is_own_machine: bool,
-    /// Its test environments: name, and the seed's address (`seed-ip`).
-    pub testenvs: Vec<(String, String)>,
-    /// Machines that were found (see [`finding`]).
-    pub machines: Vec<Machine>,
+    /// What the run came to.
+    pub verdict: RunResult,
+    /// Its nodes: whether each is a machine of its own, or a sandbox on the server's.
+    pub nodes: Vec<bool>,
+    /// Whether it still holds a test environment.
+    pub holds_testenv: bool,
 }
 
-/// A machine that a run deployed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Machine {
-    /// Its name.
-    pub name: String,
-    /// Who to be there.
-    pub user: String,
-    /// Where it is.
-    pub address: IpAddr,
-}
-
-/// Looks at the machines of a run, side by side.
+/// What to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// One a machine.
-    pub views: Vec<View>,
+    /// The test environments, if any: before everything else.
+    pub testenvs: Option<TestenvView>,
+    /// One a node, in their order.
+    pub nodes: Vec<NodeView>,
     /// What is not looked at, for people.
     pub notes: Vec<String>,
 }
 
-/// A look at one machine.
+/// A look at what the host sees of every machine of a test environment: power, definition, switch, console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestenvView {
+    /// Also what stands on the screens of machines that run.
+    pub screens: bool,
+}
+
+/// A look at one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct NodeView {
     /// Where it goes, relative to the run's folder; no two are the same.
     pub folder: String,
-    /// Shell text for the node: a tar archive, compressed by gzip, to its output; 3: the machine cannot be reached.
+    /// Shell text (bash) that writes a tar archive to its output.
     pub script: String,
-    /// Longest time.
-    pub limit: Duration,
-    /// Bytes at most.
-    pub max_bytes: u64,
 }
 
-/// Shell text for the node that writes the run's machines, one a line: `name user@address`. The job may have told them in
-/// the file `machines` of its workspace; those that a seed's nova knows are found by themselves.
+/// Whether anybody will want to know: a run that its item does not need any more is not looked at.
 #[must_use]
-pub fn finding(workspace: &str, testenvs: &[(String, String)]) -> String {
-    let mut out = format!("cat {} 2>/dev/null", quoted(&format!("{workspace}/machines")));
-    for (_, seed) in testenvs {
-        let Ok(seed) = seed.parse::<IpAddr>() else { continue };
-        // | id | name | status | … | ctlplane=192.0.2.4 |
-        let list = "command -v nova >/dev/null && . /root/stackrc && timeout 40 nova list";
-        let _ = write!(
-            out,
-            "\ntimeout 50 {SSH} root@{seed} {} 2>/dev/null | awk -F'|' '/ACTIVE/ {{ n=$3; a=$0; gsub(/ /,\"\",n); sub(/.*=/,\"\",a); gsub(/[ |].*/,\"\",a); print n \" heat-admin@\" a }}'",
-            quoted(list)
-        );
-    }
-    out.push_str("\ntrue");
-    out
-}
-
-/// The machines that were found; lines that name none are left out.
-#[must_use]
-pub fn machines(found: &str) -> Vec<Machine> {
-    let machine = |line: &str| {
-        let (name, login) = line.trim().split_once(' ')?;
-        let (user, address) = login.trim().split_once('@')?;
-        let is_user = !user.is_empty()
-            && user.len() <= 32
-            && !user.starts_with('-')
-            && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-        let address = address.parse().ok()?;
-        is_user.then(|| Machine { name: plain_name(name), user: user.to_owned(), address })
-    };
-    let mut out: Vec<Machine> = found.lines().take(1000).filter_map(machine).collect();
-    out.sort();
-    out.dedup();
-    out
+pub fn is_wanted(verdict: RunResult) -> bool {
+    verdict != RunResult::Canceled
 }
 
 /// What to look at.
 #[must_use]
 pub fn plan(rules: &Rules, scene: &Scene) -> Plan {
     let mut plan = Plan::default();
-    let mut taken = BTreeSet::new();
-    let folders = if scene.is_own_machine { &rules.folders[..] } else { &[] };
-    let here = collecting(&rules.facts, folders, &rules.left_out);
-    plan.add("node".to_owned(), here, &mut taken);
-    for (testenv, seed) in &scene.testenvs {
-        let folder = format!("te/{}/seed", plain_name(testenv));
-        match seed.parse::<IpAddr>() {
-            Ok(address) => {
-                let facts = [&rules.facts[..], &rules.seed_facts].concat();
-                let there = collecting(&facts, &rules.folders, &rules.left_out);
-                plan.add(folder, over_ssh("root", address, &there, ""), &mut taken);
-            }
-            Err(_) => plan.notes.push(format!("{testenv} names no address of its seed")),
-        }
+    if !is_wanted(scene.verdict) {
+        return plan;
     }
-    for machine in &scene.machines {
-        let there = collecting(&rules.facts, &rules.folders, &rules.left_out);
-        let sudo = if machine.user == "root" { "" } else { "sudo -n " };
-        let script = over_ssh(&machine.user, machine.address, &there, sudo);
-        plan.add(format!("te/{}", machine.name), script, &mut taken);
+    if rules.testenvs && scene.holds_testenv {
+        plan.testenvs = Some(TestenvView { screens: scene.verdict != RunResult::Success });
+    }
+    if !rules.nodes {
+        return plan;
+    }
+    for (at, is_machine) in scene.nodes.iter().take(NODES_MAX).enumerate() {
+        let folder = if at == 0 { "node".to_owned() } else { format!("node-{}", at + 1) };
+        plan.nodes.push(NodeView { folder, script: script(rules, *is_machine) });
+    }
+    if scene.nodes.len() > NODES_MAX {
+        plan.notes.push(format!("only the first {NODES_MAX} nodes are looked at"));
     }
     plan
 }
 
-impl Plan {
-    fn add(&mut self, folder: String, script: String, taken: &mut BTreeSet<String>) {
-        if self.views.len() == VIEWS_MAX {
-            self.notes.push(format!(
-                "{folder} is not looked at: there are more than {VIEWS_MAX} machines"
-            ));
-            return;
-        }
-        let mut unique = folder.clone();
-        for number in 2.. {
-            if taken.insert(unique.clone()) {
-                break;
-            }
-            unique = format!("{folder}.{number}");
-        }
-        self.views.push(View {
-            folder: unique,
-            script,
-            limit: VIEW_LIMIT,
-            max_bytes: VIEW_MAX_BYTES,
-        });
-    }
-}
-
-/// The same text on another machine. ssh itself ends with 255 when there is no way.
-fn over_ssh(user: &str, address: IpAddr, text: &str, sudo: &str) -> String {
-    let command = format!("{sudo}sh -c {}", quoted(text));
+/// As root where that is to be had without a question; else what may be seen without.
+fn script(rules: &Rules, is_machine: bool) -> String {
+    let text = quoted(&collecting(rules, is_machine));
     format!(
-        "{SSH} {user}@{address} {} </dev/null\nc=$?; [ $c -eq 255 ] && exit 3; exit $c",
-        quoted(&command)
+        "if [ \"$(id -u)\" != 0 ] && timeout 5 sudo -n true 2>/dev/null; \
+         then exec sudo -n bash -c {text}; else exec bash -c {text}; fi"
     )
 }
 
-/// Shell text (any sh, also busybox) that writes what there is to its output.
-fn collecting(facts: &[String], folders: &[String], left_out: &[String]) -> String {
+/// Shell text that writes what there is to its output, as a tar archive.
+fn collecting(rules: &Rules, is_machine: bool) -> String {
     let mut out = String::from(
-        "umask 077; d=$(mktemp -d) || exit 9; trap 'rm -rf \"$d\"' EXIT; mkdir -p \"$d/o\"\n{\n",
+        "umask 077; d=$(mktemp -d) || exit 9; trap 'rm -rf \"$d\"' EXIT; mkdir \"$d/o\"; cd \"$d/o\" || exit 9\n",
     );
-    for fact in facts {
-        let _ = writeln!(
-            out,
-            "printf '\\n===== %s\\n' {0}; timeout {FACT_LIMIT_S} sh -c {0} 2>&1 | head -c {FACT_MAX_BYTES}",
-            quoted(fact)
-        );
+    let _ = write!(
+        out,
+        r#"end=$(($(date +%s) + {COMMANDS_LIMIT_S}))
+ask() {{
+    printf '\n===== %s\n' "$2" >>"$1"
+    left=$((end - $(date +%s))); [ "$left" -gt {COMMAND_LIMIT_S} ] && left={COMMAND_LIMIT_S}
+    [ "$left" -gt 0 ] || {{ echo '(not asked: no time is left)' >>"$1"; return; }}
+    timeout -k 2 "$left" bash -c "$2" </dev/null 2>&1 | head -c {COMMAND_MAX_BYTES} >>"$1"
+    c=${{PIPESTATUS[0]}}
+    case $c in 0) ;; 124 | 137) echo "(stopped after $left s)" >>"$1" ;; *) echo "(exit code $c)" >>"$1" ;; esac
+}}
+"#
+    );
+    for command in rules.commands.iter().filter(|c| is_machine || !c.of_machine) {
+        let _ = writeln!(out, "ask {} {}", quoted(&command.file), quoted(&command.text));
     }
-    out.push_str("} >\"$d/o/host_info.txt\" 2>&1 </dev/null\n");
-    if !folders.is_empty() {
-        let names: Vec<String> = folders.iter().map(|folder| quoted(folder)).collect();
-        let pruned: Vec<String> =
-            left_out.iter().map(|path| format!("-path {}", quoted(path))).collect();
-        let prune = if pruned.is_empty() {
-            String::new()
-        } else {
-            format!("\\( {} \\) -prune -o ", pruned.join(" -o "))
-        };
-        let _ = writeln!(
-            out,
-            "cd / && for f in {}; do [ -d \"$f\" ] && find \"$f\" -xdev {prune}-type f -size -{FILE_MAX_KIB}k -print; done >\"$d/list\" 2>/dev/null",
-            names.join(" ")
-        );
+    out.push_str("list=$d/list; : >\"$list\"; cd / || exit 9\n");
+    if is_machine {
+        out.push_str(&finding(rules));
     }
-    out.push_str("touch \"$d/list\"; o=; tar --version 2>/dev/null | grep -q GNU && o='--format=gnu --ignore-failed-read --no-recursion --warning=none'\n");
     let _ = writeln!(
         out,
-        "tar -c $o -f - -C \"$d/o\" host_info.txt -C / -T \"$d/list\" 2>/dev/null | gzip -1 | head -c {VIEW_MAX_BYTES}"
+        "tar -c --format=gnu --ignore-failed-read --warning=none -f - -C \"$d/o\" . -C / --null -T \"$list\" 2>/dev/null | head -c {NODE_MAX_BYTES}"
     );
+    out
+}
+
+/// Writes the names of the files to take into a list, and what is not taken into the info file.
+fn finding(rules: &Rules) -> String {
+    let paths: Vec<String> =
+        rules.left_out.iter().map(|path| format!("-path {}", quoted(path))).collect();
+    let prune = if paths.is_empty() {
+        String::new()
+    } else {
+        format!("\\( {} \\) -prune -o ", paths.join(" -o "))
+    };
+    let mut out = String::new();
+    for folder in &rules.folders {
+        let _ = write!(
+            out,
+            r#"f={folder}; i="$d/o/{INFO_FILE}"
+printf '\n===== files in /%s that are left out\n' "$f" >>"$i"
+if [ -d "$f" ]; then
+    timeout -k 2 {COMMAND_LIMIT_S} find "$f" -xdev {prune}-type f -readable -size -{FILE_MAX_KIB}k -print0 >>"$list" 2>/dev/null
+    timeout -k 2 {COMMAND_LIMIT_S} find "$f" -xdev {prune}-type f \( -size +{more}k -printf '%p: %s bytes are too many\n' -o ! -readable -printf '%p: may not be read\n' \) 2>/dev/null | head -n {TOLD_MAX} >>"$i"
+else
+    echo '(there is no such folder)' >>"$i"
+fi
+"#,
+            folder = quoted(folder),
+            more = FILE_MAX_KIB - 1,
+        );
+    }
     out
 }
 
@@ -281,58 +264,66 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// What is wrong with a folder or a path to be left out that somebody wants to add, if anything is.
+#[must_use]
+pub fn wrong_path(path: &str) -> Option<&'static str> {
+    if path.is_empty() || path.len() > ADDED_MAX_BYTES {
+        return Some("is empty or longer than 1,000 bytes");
+    }
+    if path.starts_with('/') || path.starts_with('-') || path.chars().any(char::is_control) {
+        return Some("begins with a slash or a dash, or holds a control character");
+    }
+    path.split('/').any(|part| part == "..").then_some("leads upwards")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn instances_of_one_role_do_not_collide_and_hostile_lines_are_no_machines() {
-        let found = "overcloud-novacompute0-abc heat-admin@192.0.2.5\n\
-                     overcloud-novacompute0-abd heat-admin@192.0.2.6\n\
-                     same root@192.0.2.7\nsame root@192.0.2.8\n\
-                     evil -oProxyCommand=x@192.0.2.9\nevil root@$(reboot)\nevil\n\nbad u;x@1.2.3.4\n\
-                     ../../x root@192.0.2.10\n";
-        let machines = machines(found);
-        assert_eq!(machines.len(), 5);
-        let scene = Scene {
-            machines,
-            testenvs: vec![("h-1".into(), "198.18.1.101".into())],
-            is_own_machine: true,
-        };
-        let folders: Vec<String> =
-            plan(&Rules::default(), &scene).views.into_iter().map(|v| v.folder).collect();
-        assert_eq!(
-            folders,
-            [
-                "node",
-                "te/h-1/seed",
-                "te/.._.._x",
-                "te/overcloud-novacompute0-abc",
-                "te/overcloud-novacompute0-abd",
-                "te/same",
-                "te/same.2"
-            ]
-        );
+    fn scene(verdict: RunResult) -> Scene {
+        Scene { verdict, nodes: vec![true, false], holds_testenv: true }
     }
 
     #[test]
-    fn a_sandbox_gives_facts_only_and_a_seed_without_address_is_told() {
-        let scene = Scene { testenvs: vec![("h-1".into(), "not yet".into())], ..Scene::default() };
-        let plan = plan(&Rules::default(), &scene);
-        assert_eq!(plan.views.len(), 1);
-        assert!(!plan.views[0].script.contains("find "), "{}", plan.views[0].script);
-        assert_eq!(plan.notes, ["h-1 names no address of its seed"]);
+    fn a_sandbox_does_not_tell_of_the_servers_machine() {
+        let plan = plan(&Rules::default(), &scene(RunResult::Failure));
+        let folders: Vec<&str> = plan.nodes.iter().map(|n| n.folder.as_str()).collect();
+        assert_eq!(folders, ["node", "node-2"]);
+        let (machine, sandbox) = (&plan.nodes[0].script, &plan.nodes[1].script);
+        for words in ["journalctl", "dpkg -l", "dmesg", "find \"$f\"", "mnt/state/var/log"] {
+            assert!(machine.contains(words), "{words}");
+            assert!(!sandbox.contains(words), "{words}");
+        }
+        assert!(machine.contains("ps -ef") && sandbox.contains("ps -ef"));
     }
 
     #[test]
-    fn what_is_too_much_is_told() {
-        let machine = |n: u8| Machine {
-            name: format!("m{n}"),
-            user: "root".into(),
-            address: [192, 0, 2, n].into(),
-        };
-        let scene = Scene { machines: (0..40).map(machine).collect(), ..Scene::default() };
-        let plan = plan(&Rules::default(), &scene);
-        assert_eq!((plan.views.len(), plan.notes.len()), (VIEWS_MAX, 9));
+    fn screens_are_looked_at_when_something_went_wrong_and_nothing_of_a_run_that_nobody_needs() {
+        let rules = Rules::default();
+        let screens = |verdict| plan(&rules, &scene(verdict)).testenvs.map(|view| view.screens);
+        assert_eq!(screens(RunResult::Success), Some(false));
+        for bad in [RunResult::Failure, RunResult::TimedOut, RunResult::Aborted] {
+            assert_eq!(screens(bad), Some(true), "{bad:?}");
+        }
+        assert_eq!(plan(&rules, &scene(RunResult::Canceled)), Plan::default());
+        let gone = Scene { holds_testenv: false, ..scene(RunResult::Failure) };
+        assert_eq!(plan(&rules, &gone).testenvs, None);
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_looked_at_and_what_is_too_much_is_told() {
+        let off = Rules { nodes: false, testenvs: false, ..Rules::default() };
+        assert_eq!(plan(&off, &scene(RunResult::Failure)), Plan::default());
+        let many = Scene { nodes: vec![true; NODES_MAX + 1], ..scene(RunResult::Failure) };
+        let plan = plan(&Rules::default(), &many);
+        assert_eq!((plan.nodes.len(), plan.notes.len()), (NODES_MAX, 1));
+    }
+
+    #[test]
+    fn added_paths_stay_below_the_root() {
+        for bad in ["", "/etc", "-delete", "a/../..", "a\nb", &"x".repeat(1001)] {
+            assert!(wrong_path(bad).is_some(), "{bad:?}");
+        }
+        assert_eq!(wrong_path("var/lib/mine"), None);
     }
 }

@@ -9,12 +9,13 @@
 //! Waiting is not running: the job's time limit begins with `Preparing`.
 
 use crate::layout::JobRun;
+use crate::log::collect::is_wanted;
 use crate::pipeline::RunResult;
 use crate::time::Time;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-/// Limit of collecting and archiving logs; the test environment is given back before.
+/// Limit of collecting logs, and of archiving them.
 pub const COLLECT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Which list of scripts a step is of.
@@ -183,7 +184,8 @@ impl State {
         }
     }
 
-    /// Whether the test environment is still needed. It is given back before logs are archived.
+    /// Whether the test environment is still needed. Collecting begins with what its host sees of it, after which it is
+    /// given back; of a run that nobody needs any more it is given back at once.
     #[must_use]
     pub fn needs_testenv(self) -> bool {
         match self {
@@ -191,7 +193,8 @@ impl State {
             | State::Preparing { .. }
             | State::Running { .. }
             | State::Post { .. } => true,
-            State::WaitingNode | State::Collecting { .. } | State::Over(_) => false,
+            State::Collecting { verdict, .. } => is_wanted(verdict),
+            State::WaitingNode | State::Over(_) => false,
         }
     }
 

@@ -145,6 +145,15 @@ impl Session {
         }
     }
 
+    /// Whether the node is a machine of its own; a sandbox is not, and shows the server's.
+    #[must_use]
+    pub fn is_machine(&self) -> bool {
+        match self {
+            Session::Namespaces { .. } => false,
+            Session::Ssh { .. } => true,
+        }
+    }
+
     /// Runs shell text that must end with 0.
     pub async fn run(
         &self,
@@ -279,15 +288,26 @@ impl Session {
         max: u64,
         limit: Duration,
     ) -> Result<u64, SessionError> {
-        let what = format!("fetch {folder}");
         let globs: Vec<String> = globs.iter().map(|g| glob(g)).collect();
         let text = format!(
             "cd {} || exit 9; shopt -s globstar nullglob dotglob; f=({}); exec tar -cf - --format=gnu --ignore-failed-read -T /dev/null -- \"${{f[@]}}\"",
             quoted(folder),
             globs.join(" ")
         );
+        self.stream(format!("fetch {folder}"), &text, into, max, limit).await
+    }
+
+    /// Streams what shell text writes, a tar archive, into a file; at most `max` bytes.
+    pub async fn stream(
+        &self,
+        what: String,
+        text: &str,
+        into: &std::path::Path,
+        max: u64,
+        limit: Duration,
+    ) -> Result<u64, SessionError> {
         let mut group = self
-            .call(&text, limit)
+            .call(text, limit)
             .start()
             .map_err(|source| SessionError::Call { what: what.clone(), source })?;
         let here = |source| SessionError::Here { what: what.clone(), source };

@@ -123,6 +123,10 @@ impl Operations {
                 let png = machines.screenshot(machine).await?;
                 self.output(o, Upload::from_bytes(png)).await
             }
+            OperationKind::View => {
+                let text = crate::view::view(&self.reporter.host, &machines).await?;
+                self.output(o, Upload::from_bytes(text)).await
+            }
             OperationKind::PushImage { machine } => self.push_image(&machines, machine, o).await,
         }
     }

@@ -274,7 +274,7 @@ pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Desired {
 }
 
 /// OpenFlow port of the public NIC of a seed.
-pub(super) fn seed_ofport(te: u32) -> Option<u16> {
+pub(crate) fn seed_ofport(te: u32) -> Option<u16> {
     u16::try_from(names::SEED_OFPORT_BASE + te).ok()
 }
 

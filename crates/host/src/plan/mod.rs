@@ -16,6 +16,7 @@ mod flows;
 mod reset;
 mod world;
 
+pub(crate) use desired::seed_ofport;
 pub use desired::{
     Bridge, Desired, Device, DomainSpec, FailMode, HostFacts, Port, PortKind, SANDBOX_UPLINK,
     TeSpec, desired, te_specs,

@@ -40,6 +40,7 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(power))
         .routes(routes!(console))
         .routes(routes!(screenshot))
+        .routes(routes!(view))
         .routes(routes!(push_image))
 }
 
@@ -219,6 +220,19 @@ async fn screenshot(
     bytes_of(&api, &caller, &te, machine, kind, "image/png").await
 }
 
+/// What its host sees of a test environment: power, ports, flows and definitions.
+#[utoipa::path(get, path = "/testenvs/{te}/view", tag = "machines",
+    security(("token" = ["client"])), params(("te" = String, Path)),
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = "default", body = ErrorBody)))]
+async fn view(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(te): Path<String>,
+) -> Result<Response, Problem> {
+    output_of(&api, &caller, &te, OperationKind::View, "text/plain; charset=utf-8").await
+}
+
 async fn bytes_of(
     api: &Shared,
     caller: &Caller,
@@ -228,8 +242,18 @@ async fn bytes_of(
     content_type: &'static str,
 ) -> Result<Response, Problem> {
     machine_name(&machine)?;
+    output_of(api, caller, te, kind(machine), content_type).await
+}
+
+async fn output_of(
+    api: &Shared,
+    caller: &Caller,
+    te: &str,
+    kind: OperationKind,
+    content_type: &'static str,
+) -> Result<Response, Problem> {
     let target = target(api, caller, te).await?;
-    let mut ticket = start(api, &target, kind(machine), None)?;
+    let mut ticket = start(api, &target, kind, None)?;
     let body = match answer(api, &target, &mut ticket).await? {
         Answer::Output(body) => body,
         Answer::Result(_) | Answer::HostGone => return Err(senseless(api, &target)),

@@ -24,5 +24,8 @@ mod zuul;
 
 pub use openapi::document;
 
+#[cfg(test)]
+pub(crate) use relay::HostLink;
+pub(crate) use relay::{Answer, Relay};
 pub(crate) use router::router;
 pub(crate) use state::{Api, Shared};

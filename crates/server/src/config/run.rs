@@ -1,5 +1,6 @@
 //! `[run]` and `[[secret]]`.
 
+use crate::tasks::run::HEAD_MAX_BYTES;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct RunConfig {
     pub keep: Duration,
     /// Where people reach the API, without a slash at the end.
     pub url: String,
+    /// Bytes that are kept from the start of a console; usually [`crate::tasks::run::HEAD_MAX_BYTES`].
+    pub console_head_bytes: u64,
     /// Secrets that jobs may have.
     pub secrets: Vec<SecretConfig>,
 }
@@ -101,6 +104,7 @@ pub(super) fn filled_in(
         grace: Duration::from_secs(file.grace_s.unwrap_or(10)),
         keep: Duration::from_secs(3600 * file.keep_hours.unwrap_or(24)),
         url: file.url.unwrap_or_else(|| url.to_owned()).trim_end_matches('/').to_owned(),
+        console_head_bytes: HEAD_MAX_BYTES,
         secrets: known,
     })
 }

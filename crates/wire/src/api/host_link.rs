@@ -253,6 +253,8 @@ pub enum OperationKind {
         /// Domain name.
         machine: String,
     },
+    /// Answered by text to `output`: power and definitions of all machines, bridges, ports and flows.
+    View,
     /// The host fetches the bytes from `input` and answers `OperationResult::Image`.
     PushImage {
         /// Domain name: the seed.

@@ -10,7 +10,9 @@ mod page;
 mod reader;
 mod retention;
 mod store;
+mod testenv;
 
 pub(crate) use page::{Listing, PAGE_LINES, folder_page, lines_page};
 pub(crate) use reader::Unzipped;
 pub use store::{Archived, Finished, LogError, LogStore};
+pub use testenv::{CONSOLE_HEAD_MAX_BYTES, CONSOLE_TAIL_MAX_BYTES, TestenvLogs};

@@ -1,17 +1,54 @@
-//! What is fetched from the node when a run is over: `logs/` of its workspace and the job's artifacts.
+//! What is fetched when a run is over: of the node `logs/` of its workspace, the job's artifacts and what the rules of
+//! [`toci_core::log::collect`] name; of its test environments what their hosts see.
 
 use super::console::make_folder;
 use super::environment::Places;
+use crate::tasks::log::TestenvLogs;
 use std::path::Path;
 use std::time::Duration;
+use toci_core::log::collect::{NODE_LIMIT, NODE_MAX_BYTES, NodeView, Rules};
 use toci_core::run::steps::COLLECT_LIMIT;
+use toci_edge::node::Session;
 use toci_edge::node::unpack::{Unpacked, unpack};
-use toci_edge::node::{Session, SessionError};
 
 /// Bytes that are fetched from one node at most.
 pub(super) const FETCH_MAX_BYTES: u64 = 4 << 30;
 /// Globs of artifacts of one job at most.
 const ARTIFACTS_MAX: usize = 100;
+
+/// What is collected of runs, and the way to the hosts of their test environments.
+#[derive(Clone, Debug, Default)]
+pub struct Collection {
+    /// What.
+    pub rules: Rules,
+    /// None: nothing is asked of hosts.
+    pub testenvs: Option<TestenvLogs>,
+}
+
+/// Looks at a node as it was planned. What is missing is told; what has come is kept.
+pub(super) async fn look(session: &Session, view: &NodeView, folder: &Path) -> Option<String> {
+    let into = folder.join(&view.folder);
+    let archive = into.with_extension("fetched.tar");
+    if let Err(error) = make_folder(folder) {
+        return Some(format!("{}: {error}", view.folder));
+    }
+    let what = "look at the node".to_owned();
+    let came = session.stream(what, &view.script, &archive, NODE_MAX_BYTES, NODE_LIMIT).await;
+    let unpacked = unpacked(&archive, &into).await;
+    match (came, unpacked) {
+        (Ok(_), Ok(_)) => None,
+        (Ok(_), Err(why)) => Some(format!("{} is not whole: {why}", view.folder)),
+        (Err(error), _) => Some(format!("{} is not whole: {error}", view.folder)),
+    }
+}
+
+/// Unpacks an archive, which goes.
+async fn unpacked(archive: &Path, into: &Path) -> Result<Unpacked, String> {
+    let (from, into) = (archive.to_owned(), into.to_owned());
+    let done = tokio::task::spawn_blocking(move || unpack(&from, &into)).await;
+    let _ = tokio::fs::remove_file(archive).await;
+    done.map_err(|e| e.to_string()).and_then(|d| d.map_err(|e| e.to_string()))
+}
 
 /// Fetches it below the run's folder. What cannot be fetched is told and left; the rest is there.
 pub(super) async fn collect(
@@ -69,16 +106,8 @@ async fn try_fetch(
     }
     let fetched =
         session.fetch_some(&places.workspace, globs, &archive, FETCH_MAX_BYTES, limit).await;
-    let unpacked = match &fetched {
-        // What has come of it is worth having.
-        Ok(_) | Err(SessionError::TooMuch { .. } | SessionError::Failed { .. }) => {
-            let (from, into) = (archive.clone(), into.to_owned());
-            let done = tokio::task::spawn_blocking(move || unpack(&from, &into)).await;
-            done.map_err(|e| e.to_string()).and_then(|d| d.map_err(|e| e.to_string()))
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    let _ = tokio::fs::remove_file(&archive).await;
+    // What has come of it is worth having, whatever came next.
+    let unpacked = unpacked(&archive, into).await;
     match fetched {
         Ok(_) => unpacked,
         Err(error) => Err(error.to_string()),

@@ -20,6 +20,8 @@ pub const CONSOLE_FILE: &str = "console.txt";
 pub const HEAD_MAX_BYTES: u64 = 64 << 20;
 /// Bytes kept from the end of a console that is longer.
 pub const TAIL_MAX_BYTES: usize = 1 << 20;
+/// What a line of the end counts besides its text: its time, and its place in memory. Lines may be empty.
+const LINE_COST_BYTES: usize = 64;
 /// Longest piece that a follower gets at once, in bytes.
 const PIECE_MAX_BYTES: u64 = 64 << 10;
 
@@ -44,6 +46,7 @@ pub(super) struct Console {
     marks: watch::Sender<Mark>,
     /// Why nothing more is written.
     broken: Option<String>,
+    head_max: u64,
     full: bool,
     tail: VecDeque<(Time, String)>,
     tail_bytes: usize,
@@ -61,11 +64,18 @@ impl Console {
             mask: Mask::default(),
             marks,
             broken: None,
+            head_max: HEAD_MAX_BYTES,
             full: false,
             tail: VecDeque::new(),
             tail_bytes: 0,
             left_out: 0,
         }
+    }
+
+    /// So many bytes are kept from its start, instead of the usual ones.
+    pub(super) fn bounded(mut self, head_max: u64) -> Console {
+        self.head_max = head_max;
+        self
     }
 
     /// Goes on at the end of a console that another server began.
@@ -88,21 +98,25 @@ impl Console {
     /// One line of the job's, or of ours.
     pub(super) fn line(&mut self, at: Time, line: String) {
         if self.full {
-            self.tail_bytes += line.len();
+            self.tail_bytes += line.len() + LINE_COST_BYTES;
             self.tail.push_back((at, line));
             while self.tail_bytes > TAIL_MAX_BYTES {
                 let Some((_, gone)) = self.tail.pop_front() else { break };
-                self.tail_bytes -= gone.len();
+                self.tail_bytes -= gone.len() + LINE_COST_BYTES;
                 self.left_out += 1;
             }
             return;
         }
         self.write_line(at, line);
-        if self.written + self.fresh.len() as u64 >= HEAD_MAX_BYTES {
-            let mib = HEAD_MAX_BYTES >> 20;
+        if self.written + self.fresh.len() as u64 >= self.head_max {
+            let much = if self.head_max >= 1 << 20 {
+                format!("{} MiB", self.head_max >> 20)
+            } else {
+                format!("{} bytes", self.head_max)
+            };
             self.write_line(
                 at,
-                format!("toci: more than {mib} MiB of output: from here only its end is kept"),
+                format!("toci: more than {much} of output: from here only its end is kept"),
             );
             self.full = true;
         }
@@ -297,6 +311,20 @@ mod tests {
         let lines = text.lines().filter(|l| l.contains("********")).count();
         let told = format!("toci: {} lines were left out here", 10_000 - lines);
         assert!(text.contains(&told), "{told}");
+    }
+
+    #[test]
+    fn a_flood_of_empty_lines_takes_no_more_room_than_one_of_long_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let (marks, _receiver) = watch::channel(Mark::default());
+        let mut console = Console::new(folder.path(), marks).bounded(1000);
+        for _ in 0..1_000_000 {
+            console.line(NOON, String::new());
+        }
+        assert!(console.tail.len() <= TAIL_MAX_BYTES / LINE_COST_BYTES, "{}", console.tail.len());
+        assert_eq!(console.finish(NOON), None);
+        let bytes = std::fs::metadata(folder.path().join(CONSOLE_FILE)).unwrap().len();
+        assert!(bytes < 2000 + TAIL_MAX_BYTES as u64, "{bytes}");
     }
 
     #[tokio::test]

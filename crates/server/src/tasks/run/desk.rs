@@ -1,6 +1,7 @@
 //! The desk: follows what is wanted, has one task a run, and answers people.
 
 use super::HISTORY_MAX;
+use super::collect::Collection;
 use super::console::{CONSOLE_FILE, ConsoleReader, Mark};
 use super::drive::{Drive, finished, folder_of};
 use super::nodes::Nodes;
@@ -81,6 +82,8 @@ pub struct Parts {
     pub nodes: Arc<dyn Nodes>,
     /// Logs go there.
     pub archive: Arc<dyn Archive>,
+    /// What is collected when runs are over.
+    pub collection: Collection,
     /// Settings.
     pub config: RunConfig,
 }

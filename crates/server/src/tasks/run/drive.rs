@@ -1,8 +1,8 @@
 //! One run, from the wish to the news of its end.
 
+mod collecting;
 mod ready;
 
-use super::collect;
 use super::console::{Console, Mark};
 use super::desk::{Finished, News, Parts};
 use super::environment::{self, Places};
@@ -73,7 +73,7 @@ impl Drive {
             view,
             news,
             stops: Stops { clock, order, lost: Vec::new(), lease: None },
-            console: Console::new(&folder, marks),
+            console: Console::new(&folder, marks).bounded(parts.config.console_head_bytes),
             places: Places::new(&parts.config),
             folder,
             nodes: Vec::new(),
@@ -98,7 +98,7 @@ impl Drive {
                 State::Preparing { .. } => self.prepare().await,
                 State::Running { part, step, .. } => self.run_step(part, step).await,
                 State::Post { step, verdict, .. } => self.post_step(step, verdict).await,
-                State::Collecting { .. } => self.collect().await,
+                State::Collecting { verdict, .. } => self.collect(verdict).await,
                 State::Over(result) => return self.finish(result).await,
             };
             self.go(event).await;
@@ -291,30 +291,6 @@ impl Drive {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => self.say(error.to_string()),
                 Err(_) => self.say("what runs on the node could not be ended in time"),
-            }
-        }
-    }
-
-    async fn collect(&mut self) -> Event {
-        if self.stops.is_node_lost() {
-            return Event::NodeLost;
-        }
-        let Some(node) = self.nodes.first() else { return Event::Collected };
-        let session = node.session.clone();
-        self.end_all().await;
-        let deadline = self.deadline();
-        let work =
-            collect::collect(&session, &self.places, &self.wish.job.run.artifacts, &self.folder);
-        match self.stops.or(deadline, Heed::Least, work).await {
-            Ok(told) => {
-                for line in told {
-                    self.say(line);
-                }
-                Event::Collected
-            }
-            Err(event) => {
-                self.say("the logs could not be fetched from the node in time");
-                event
             }
         }
     }

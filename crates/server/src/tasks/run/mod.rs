@@ -32,6 +32,7 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
+pub use collect::Collection;
 pub use console::{CONSOLE_FILE, ConsoleReader, HEAD_MAX_BYTES, Mark, TAIL_MAX_BYTES};
 pub use desk::{Archive, Archived, Finished, News, Parts, RunDesk, Unarchived};
 pub use nodes::{NodeError, NodeHandle, NodeRequest, Nodes};

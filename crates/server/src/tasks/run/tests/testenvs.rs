@@ -9,12 +9,12 @@ use toci_wire::api::{self, TeReportState, TeTask};
 
 const KEY: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0LWtleQ\n-----END-----\n";
 
-fn host_id() -> HostId {
+pub(super) fn host_id() -> HostId {
     HostId::new("tehost1").unwrap()
 }
 
 /// A host with one TE that does at once what is wanted of it, until it is dropped.
-struct FakeHost(tokio::task::JoinHandle<()>);
+pub(super) struct FakeHost(tokio::task::JoinHandle<()>);
 
 impl Drop for FakeHost {
     fn drop(&mut self) {
@@ -22,7 +22,7 @@ impl Drop for FakeHost {
     }
 }
 
-async fn fake_host(book: &LeaseBook) -> FakeHost {
+pub(super) async fn fake_host(book: &LeaseBook) -> FakeHost {
     book.add_host(&host_id()).await.unwrap();
     let mut wish = book.host_stream(&host_id()).await.unwrap();
     let book = book.clone();
@@ -36,7 +36,7 @@ async fn fake_host(book: &LeaseBook) -> FakeHost {
                 shape: "seed-2".into(),
                 labels: vec!["devtest".into()],
                 state: state.clone(),
-                machines: vec![],
+                machines: vec![api::MachineState { name: "seed_1".into(), on: true }],
             }];
             let report = api::HostReport {
                 boot_id: "b1".into(),
@@ -78,7 +78,7 @@ async fn fake_host(book: &LeaseBook) -> FakeHost {
     FakeHost(task)
 }
 
-fn with_te(world: &World, script: &str) -> RunWish {
+pub(super) fn with_te(world: &World, script: &str) -> RunWish {
     world.wish(|job| {
         let label = Some(Label::new("devtest").unwrap());
         job.testenv = Some(TestenvWish { label, shape: None, count: 1 });
@@ -86,7 +86,7 @@ fn with_te(world: &World, script: &str) -> RunWish {
     })
 }
 
-async fn leases(world: &World) -> Vec<api::Lease> {
+pub(super) async fn leases(world: &World) -> Vec<api::Lease> {
     let filter = crate::tasks::lease::LeaseFilter { ended: true, ..Default::default() };
     world.book.leases(filter).await.unwrap()
 }

@@ -1,7 +1,9 @@
 //! A server's run stage, a project in a real repository, sandboxes as nodes.
 
+use crate::api::Relay;
 use crate::config::{RunConfig, SecretConfig};
 use crate::tasks::lease::{LeaseBook, Policy};
+use crate::tasks::log::TestenvLogs;
 use crate::tasks::run::*;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -16,6 +18,7 @@ use toci_core::id::{ItemId, Label, RunId};
 use toci_core::layout::{
     Job, JobName, JobRun, MergeMode, Pattern, PipelineName, Precedence, Script,
 };
+use toci_core::log::collect::Rules;
 use toci_core::pipeline::*;
 use toci_core::run::record::Record;
 use toci_core::time::Time;
@@ -37,7 +40,7 @@ pub(super) async fn within<T>(what: &str, f: impl Future<Output = T>) -> T {
 }
 
 /// A number for each sandbox of this process, so that their users differ.
-fn number() -> u16 {
+pub(super) fn number() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 600).unwrap();
     process * 100 + NEXT.fetch_add(1, Ordering::Relaxed)
@@ -107,13 +110,19 @@ pub(super) struct Shelf(pub(super) Mutex<BTreeMap<RunId, (RunResult, Kept)>>);
 impl Archive for Shelf {
     fn archive<'a>(&'a self, f: Finished<'a>) -> BoxFuture<'a, Result<Archived, Unarchived>> {
         async move {
-            let mut kept = Kept::new();
-            read_all(f.folder, f.folder, &mut kept);
+            let kept = read(f.folder);
             self.0.lock().unwrap().insert(f.wish.run, (f.result, kept));
             Ok(Archived { url: format!("http://logs/{}", f.wish.run), first_error: String::new() })
         }
         .boxed()
     }
+}
+
+/// The files of a folder with their texts.
+pub(super) fn read(folder: &Path) -> Kept {
+    let mut kept = Kept::new();
+    read_all(folder, folder, &mut kept);
+    kept
 }
 
 fn read_all(root: &Path, folder: &Path, out: &mut Kept) {
@@ -140,6 +149,8 @@ pub(super) struct World {
     pub(super) nodes: Arc<Sandboxes>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) tested: Revision,
+    /// The way to TE hosts.
+    pub(super) relay: Arc<Relay>,
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
@@ -204,6 +215,11 @@ async fn open(dir: &Path) -> Store {
 impl World {
     /// In a folder, which may have been another server's.
     pub(super) async fn start(dir: &Path) -> World {
+        World::start_with(dir, Rules::default()).await
+    }
+
+    /// As [`World::start`], and this is collected.
+    pub(super) async fn start_with(dir: &Path, rules: Rules) -> World {
         let remote = Remote {
             prefix: format!("{}/git/", dir.display()),
             suffix: ".git".into(),
@@ -236,12 +252,14 @@ impl World {
             grace: Duration::from_secs(2),
             keep: Duration::from_secs(3600),
             url: "http://ci".into(),
+            console_head_bytes: HEAD_MAX_BYTES,
             secrets: vec![secret],
         };
         let (wanted, receiver) = watch::channel(Arc::new(Wanted::default()));
         let (news, heard) = mpsc::channel(100);
         let nodes = Arc::new(Sandboxes::default());
         let shelf = Arc::new(Shelf::default());
+        let relay: Arc<Relay> = Arc::default();
         let parts = Parts {
             store: store.clone(),
             book: book.clone(),
@@ -250,10 +268,25 @@ impl World {
             merger_url: "http://zm/p".into(),
             nodes: nodes.clone(),
             archive: shelf.clone(),
+            collection: Collection {
+                rules,
+                testenvs: Some(TestenvLogs::new(book.clone(), relay.clone())),
+            },
             config,
         };
         let desk = RunDesk::start(parts, receiver, news).await.unwrap();
-        World { dir: dir.to_owned(), store, book, desk, wanted, news: heard, nodes, shelf, tested }
+        World {
+            dir: dir.to_owned(),
+            store,
+            book,
+            desk,
+            wanted,
+            news: heard,
+            nodes,
+            shelf,
+            tested,
+            relay,
+        }
     }
 
     /// A wish for a run of `org/app`'s change.
