@@ -165,16 +165,16 @@ impl Ovs {
         Ok(run("ovs-ofctl", &args).await?)
     }
 
-    /// For people: the ports as they are and what went through them; one of them if one is named.
+    /// For people: the ports as they are and what went through them. Of one port only the latter: asked for the former,
+    /// the switch would show all of them.
     pub async fn shown_ports(&self, bridge: &str, port: Option<u16>) -> Result<String, OvsError> {
-        let port = port.map(|port| port.to_string());
-        let mut text = String::new();
-        for what in ["dump-ports-desc", "dump-ports"] {
-            let mut args = vec![what, bridge];
-            args.extend(port.as_deref());
-            text.push_str(&run("ovs-ofctl", &args).await?);
+        match port {
+            Some(port) => Ok(run("ovs-ofctl", &["dump-ports", bridge, &port.to_string()]).await?),
+            None => {
+                let ports = run("ovs-ofctl", &["dump-ports-desc", bridge]).await?;
+                Ok(ports + &run("ovs-ofctl", &["dump-ports", bridge]).await?)
+            }
         }
-        Ok(text)
     }
 
     /// What vswitchd would do with a packet (`ofproto/trace`): for self-checks.

@@ -10,7 +10,7 @@ mod source_github;
 mod tell;
 
 pub use gate::{GateConfig, MergerConfig, SourceConfig};
-pub use log::{LogsConfig, LogsStore};
+pub use log::{LogsConfig, LogsStore, S3Config};
 pub use node::{NodeConfig, ProviderKind};
 pub use run::{RunConfig, SecretConfig};
 

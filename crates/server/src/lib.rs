@@ -15,8 +15,8 @@ pub mod tasks;
 
 pub use config::{
     ApiConfig, ConfigError, GateConfig, GearmanConfig, LogsConfig, LogsStore, MergerConfig,
-    NodeConfig, Overrides, ProviderKind, RunConfig, SecretConfig, ServerConfig, SourceConfig,
-    TlsPair,
+    NodeConfig, Overrides, ProviderKind, RunConfig, S3Config, SecretConfig, ServerConfig,
+    SourceConfig, TlsPair,
 };
 pub use gate::{GateParts, GateStartError, Neighbours};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};

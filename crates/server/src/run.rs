@@ -9,7 +9,7 @@ use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
 use crate::metrics::Metrics;
 use crate::tasks::lease::{BookError, LeaseBook};
-use crate::tasks::log::{LogError, LogStore, TestenvLogs};
+use crate::tasks::log::{LogError, LogStore};
 use crate::tasks::node::NodePool;
 use crate::tasks::run::Collection;
 use std::io;
@@ -139,29 +139,23 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
     auth.ensure_admin(&admin_token_file).await?;
     let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
     // Whoever comes before it serves waits a moment.
-    let listeners = Listeners::bind(&config.api).await?;
-    reached_at(&mut config, &listeners.addresses);
+    let listeners = listen(&mut config).await?;
     let logs = LogStore::open(&config.logs, store.clone()).await?;
     let nodes = start_nodes(config.nodes, &store).await?;
     let broker = start_broker(config.gearman)?;
     let lease_max = config.lease.lease_max;
     let relay: Arc<Relay> = Arc::default();
-    let collection = Collection {
-        rules: config.logs.collect,
-        testenvs: Some(TestenvLogs::new(book.clone(), relay.clone())),
-    };
     let neighbours = Neighbours {
         book: book.clone(),
         lease_max,
         nodes: nodes.clone(),
         logs: logs.clone(),
-        collection,
+        collection: Collection::of(config.logs.collect, &book, &relay),
         run: config.run,
         smtp: config.smtp,
         webhook: config.webhook,
     };
-    let opened = open(config.gate, neighbours, &store).await;
-    let gate = match opened {
+    let gate = match open(config.gate, neighbours, &store).await {
         Ok(gate) => gate,
         Err(error) => {
             stop_broker(broker).await?;
@@ -240,14 +234,17 @@ async fn open(
 }
 
 /// Where any free port was asked for, people are led to the one that it became.
-fn reached_at(config: &mut ServerConfig, bound: &[SocketAddr]) {
-    let (Some(asked), Some(bound)) = (config.api.listen.first(), bound.first()) else { return };
-    if asked.port() == 0 {
+async fn listen(config: &mut ServerConfig) -> Result<Listeners, ListenError> {
+    let listeners = Listeners::bind(&config.api).await?;
+    if let (Some(asked), Some(bound)) = (config.api.listen.first(), listeners.addresses.first())
+        && asked.port() == 0
+    {
         let (asked, bound) = (format!("://{asked}"), format!("://{bound}"));
         for url in [&mut config.logs.url, &mut config.run.url] {
             *url = url.replacen(&asked, &bound, 1);
         }
     }
+    Ok(listeners)
 }
 
 impl Running {

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as expected")]
 
 mod common;
+mod s3_store;
 
 use common::{LIMIT, World};
+use s3_store::S3Store;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -281,6 +283,29 @@ async fn a_run_without_a_console_and_a_run_that_is_archived_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_runs_whose_ids_begin_alike_both_keep_their_logs() {
+    let world = World::start().await;
+    let config = common::config(world.folder.path());
+    let rows = Store::open("sqlite::memory:").await.unwrap();
+    let store = LogStore::open(&config.logs, rows).await.unwrap();
+    let run = tempfile::tempdir().unwrap();
+    let (first, second) =
+        (wish("job"), RunWish { run: RunId((0xabc_def0_u128 << 100) + 1), ..wish("job") });
+    assert_eq!(first.run.to_string()[..7], second.run.to_string()[..7]);
+    let mut urls = Vec::new();
+    for (wish, said) in [(&first, "one"), (&second, "two"), (&first, "one again"), (&second, "two")]
+    {
+        write(run.path(), "console.txt", said);
+        urls.push(archived_into(&store, wish, run.path(), RunResult::Success).await.url);
+    }
+    assert_eq!((&urls[0], &urls[1]), (&urls[2], &urls[3]));
+    for (url, said) in [(&urls[0], "one again"), (&urls[1], "two")] {
+        let path = &url[url.find("/logs/").unwrap()..];
+        assert_eq!(get(&world, &format!("{path}console.txt"), "").await.text(), said);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_expire_and_go_with_their_folders() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = common::config(folder.path());
@@ -296,7 +321,7 @@ async fn logs_expire_and_go_with_their_folders() {
     rows.keep_log(old.run, "11/4711/2/check/old/abcdef0", Time(1)).await.unwrap();
     rows.keep_log(RunId(5), "gone/long/ago", Time(0)).await.unwrap();
     assert_eq!(store.sweep().await.unwrap(), 2);
-    let LogsStore::Folder(root) = &config.logs.store;
+    let LogsStore::Folder(root) = &config.logs.store else { panic!("not a folder") };
     assert!(!root.join("11/4711/2/check/old").exists());
     assert!(root.join("11/4711/2/check/new").exists());
     assert_eq!(rows.expired_logs(Time(i64::MAX), 10).await.unwrap().len(), 1);
@@ -311,7 +336,7 @@ async fn an_archive_that_cannot_be_written_to_is_told_and_leaves_nothing() {
     let store = LogStore::open(&config.logs, rows).await.unwrap();
     let run = tempfile::tempdir().unwrap();
     write(run.path(), "console.txt", "x\n");
-    let LogsStore::Folder(root) = &config.logs.store;
+    let LogsStore::Folder(root) = &config.logs.store else { panic!("not a folder") };
     std::fs::write(root.join("11"), "in the way").unwrap();
     let (wish, mask) = (wish("job"), Mask::default());
     let finished =
@@ -319,4 +344,116 @@ async fn an_archive_that_cannot_be_written_to_is_told_and_leaves_nothing() {
     let error = store.archive(finished).await.unwrap_err();
     assert!(error.to_string().starts_with("keep the logs of run "), "{error}");
     assert!(std::fs::read_dir(root.join(".staging")).unwrap().next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_in_an_s3_store_are_read_through_the_server_and_by_others_and_expire() {
+    let mut s3 = S3Store::start();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = common::config(folder.path());
+    config.logs.store = s3.config(folder.path());
+    config.logs.keep = Some(Duration::from_secs(3600));
+    let logs = config.logs.clone();
+    let world = World::around(toci_server::start(config).await.unwrap(), folder);
+    let rows = Store::open("sqlite::memory:").await.unwrap();
+    let store = LogStore::open(&logs, rows.clone()).await.unwrap();
+    let run = tempfile::tempdir().unwrap();
+    write(run.path(), "console.txt", CONSOLE);
+    write(run.path(), "logs/sub dir/a#b+ü.log", "x\n");
+    // No text, and longer than two parts.
+    let noise: Vec<u8> =
+        (0..11_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(run.path().join("logs/disk.bin"), &noise).unwrap();
+    archived_into(&store, &wish("job"), run.path(), RunResult::Failure).await;
+
+    let at = "/logs/11/4711/2/check/job/abcdef0";
+    get(&world, &format!("{at}/"), "").await.has(&[
+        "200",
+        "text/html",
+        "FAILURE",
+        "console.html#L3",
+    ]);
+    let plain = get(&world, &format!("{at}/console.txt"), "").await;
+    plain.has(&["200", "text/plain; charset=utf-8", "--password ********"]);
+    let zipped = get(&world, &format!("{at}/console.txt"), "accept-encoding: gzip\r\n").await;
+    assert!(zipped.head.contains("content-encoding: gzip"), "{}", zipped.head);
+    assert_eq!(unzipped(&zipped.body), plain.text());
+    let stored = get(&world, &format!("{at}/console.txt.gz"), "").await;
+    assert_eq!(unzipped(&stored.body), plain.text());
+    get(&world, &format!("{at}/console.html"), "").await.has(&["<tr id=L3 class=bad>"]);
+    get(&world, &format!("{at}/sub%20dir/"), "").await.has(&["text/html", "a#b+ü.log"]);
+    get(&world, &format!("{at}/sub%20dir/a%23b%2B%C3%BC.log"), "").await.has(&["200", "x\n"]);
+    assert_eq!(get(&world, &format!("{at}/disk.bin"), "").await.body, noise);
+    get(&world, "/logs/11/4711/", "").await.has(&["./2/"]);
+    assert_eq!(get(&world, &format!("{at}/nothing"), "").await.status, 404);
+
+    // As a browser gets it that reads the bucket itself.
+    let key = "ci/11/4711/2/check/job/abcdef0";
+    let head = s3.ask(&format!("head {key}/console.txt"));
+    assert_eq!(
+        (&head["type"], &head["encoding"]),
+        (&"text/plain; charset=utf-8".into(), &"gzip".into())
+    );
+    assert_eq!(s3.ask(&format!("head {key}/index.html"))["type"], "text/html; charset=utf-8");
+    let disk = s3.ask(&format!("head {key}/disk.bin"));
+    assert_eq!(disk["bytes"], noise.len());
+    assert!(disk["tag"].as_str().unwrap().ends_with("-3\""), "not in three parts: {disk}");
+
+    // The same run again: what it does not have any more is gone.
+    std::fs::remove_file(run.path().join("logs/disk.bin")).unwrap();
+    archived_into(&store, &wish("job"), run.path(), RunResult::Failure).await;
+    archived_into(
+        &store,
+        &RunWish { run: RunId(1 << 100), ..wish("new") },
+        run.path(),
+        RunResult::Success,
+    )
+    .await;
+    let listed = s3.ask("list");
+    let keys: Vec<&str> =
+        listed["keys"].as_array().unwrap().iter().filter_map(|k| k.as_str()).collect();
+    assert_eq!(keys.len(), 6, "{keys:?}");
+    assert!(!keys.iter().any(|key| key.ends_with("disk.bin")), "{keys:?}");
+    assert_eq!(listed["unfinished"], 0);
+    // Retention.
+    rows.keep_log(wish("job").run, &at[6..], Time(1)).await.unwrap();
+    assert_eq!(store.sweep().await.unwrap(), 1);
+    let listed = s3.ask("list");
+    let keys: Vec<&str> =
+        listed["keys"].as_array().unwrap().iter().filter_map(|k| k.as_str()).collect();
+    assert_eq!(keys.len(), 3, "{keys:?}");
+    assert!(keys.iter().all(|key| key.contains("/check/new/")), "{keys:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_s3_store_that_refuses_or_is_not_there_is_told_without_its_secret() {
+    let s3 = S3Store::start();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = common::config(folder.path());
+    let run = tempfile::tempdir().unwrap();
+    write(run.path(), "console.txt", "x\n");
+    let (wish, mask) = (wish("job"), Mask::default());
+    let failure = async |logs: &toci_server::LogsConfig| {
+        let store =
+            LogStore::open(logs, Store::open("sqlite::memory:").await.unwrap()).await.unwrap();
+        let (result, folder) = (RunResult::Success, run.path());
+        let finished = Finished { wish: &wish, result, folder, mask: &mask };
+        let error = store.archive(finished).await.unwrap_err();
+        format!("{} {error:?}", toci_core::chain::Chain(&error))
+    };
+    config.logs.store = s3.config(folder.path());
+    std::fs::write(folder.path().join("secret"), "not-the-secret").unwrap();
+    let refused = failure(&config.logs).await;
+    assert!(
+        refused.contains("answered 403") && refused.contains("SignatureDoesNotMatch"),
+        "{refused}"
+    );
+    assert!(!refused.contains("not-the-secret") && !refused.contains(s3.secret()), "{refused}");
+    drop(s3);
+    let gone = failure(&config.logs).await;
+    assert!(gone.contains("connect to http://127.0.0.1"), "{gone}");
+    std::fs::remove_file(folder.path().join("secret")).unwrap();
+    let error = toci_server::start(config).await.err().unwrap();
+    let error = toci_core::chain::Chain(&error).to_string();
+    assert!(error.contains("use logs.secret_key_file: read secret file"), "{error}");
 }

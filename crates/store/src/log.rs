@@ -6,15 +6,16 @@ use sqlx::FromRow;
 use toci_core::id::RunId;
 use toci_core::time::Time;
 
-const KEEP: &str = "INSERT INTO log (run, path, kept_us) VALUES ($1, $2, $3) \
+// Nobody puts logs where another run's lie.
+const KEEP: &str = "INSERT INTO log (run, path, kept_us) \
+     SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS BIGINT) \
+     WHERE NOT EXISTS (SELECT 1 FROM log WHERE path = CAST($2 AS TEXT) AND run <> CAST($1 AS TEXT)) \
      ON CONFLICT (run) DO UPDATE SET path = excluded.path, kept_us = excluded.kept_us";
-// Logs that lie where newer ones are put now are gone with that.
-const REPLACE: &str = "DELETE FROM log WHERE path = $1 AND run <> $2";
 const EXPIRED: &str =
     "SELECT run, path, kept_us FROM log WHERE kept_us < $1 ORDER BY kept_us, run LIMIT $2";
 const FORGET: &str = "DELETE FROM log WHERE run = $1 AND kept_us = $2";
 
-pub(crate) const STATEMENTS: &[&str] = &[KEEP, REPLACE, EXPIRED, FORGET];
+pub(crate) const STATEMENTS: &[&str] = &[KEEP, EXPIRED, FORGET];
 
 /// The logs of a run in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,18 +36,13 @@ struct Row {
 }
 
 impl Store {
-    /// Remembers that the logs of a run lie there, and that nothing else does any more.
-    pub async fn keep_log(&self, run: RunId, path: &str, now: Time) -> Result<(), StoreError> {
+    /// Remembers that the logs of a run lie there, unless another run's do; says whether it was remembered.
+    pub async fn keep_log(&self, run: RunId, path: &str, now: Time) -> Result<bool, StoreError> {
         let (run, path) = (run.to_string(), path.to_owned());
-        let outcome = write_db!(self, p => {
-            let replaced = sqlx::query(REPLACE).bind(path.clone()).bind(run.clone()).execute(p).await;
-            match replaced {
-                Ok(_) => sqlx::query(KEEP).bind(run).bind(path).bind(now.0).execute(p).await.map(drop),
-                Err(error) => Err(error),
-            }
-        })
+        let outcome = write_db!(self, p => sqlx::query(KEEP)
+            .bind(run).bind(path).bind(now.0).execute(p).await.map(|done| done.rows_affected()))
         .map_err(|source| StoreError::Write { what: "logs of a run", source });
-        self.written(outcome)
+        Ok(self.written(outcome)? > 0)
     }
 
     /// Logs that are kept since before a moment, the oldest first.

@@ -2,6 +2,7 @@
 
 use super::{ArchiveError, Entry, Found, LISTED_MAX, Object};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::unistd::syncfs;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use toci_core::log::path::plain_name;
 
 /// Where runs are packed; no path of the archive begins with a dot.
 const STAGING: &str = ".staging";
+/// Files and folders of a run that are written to the disk one by one at most.
+const SYNCED_MAX: usize = 30;
 /// Attempts to put a run in place while empty folders are being removed.
 const ATTEMPTS_MAX: u32 = 5;
 
@@ -69,7 +72,9 @@ impl FolderArchive {
         Stage::new(&self.root.join(STAGING), &format!("{number}-{name}"))
     }
 
+    /// When this returns, it is on the disk: whoever archives forgets the run's folder then.
     pub(super) fn commit(&self, stage: Stage, at: &LogPath) -> Result<(), ArchiveError> {
+        settle(&stage.path).map_err(ArchiveError::io("write", &stage.path))?;
         let place = self.root.join(at.as_str());
         let parent = place.parent().unwrap_or(&self.root).to_owned();
         let failed = || ArchiveError::io("write", &place);
@@ -86,6 +91,11 @@ impl FolderArchive {
                 Err(nix::Error::ENOENT | nix::Error::EEXIST) if attempt < ATTEMPTS_MAX => {}
                 Err(error) => return Err(failed()(error.into())),
             }
+        }
+        let mut above = Some(at.clone());
+        while let Some(folder) = above.and_then(|folder| folder.parent()) {
+            sync(&self.root.join(folder.as_str())).map_err(failed())?;
+            above = Some(folder);
         }
         Ok(())
     }
@@ -125,6 +135,28 @@ impl FolderArchive {
         }
         Ok(())
     }
+}
+
+/// Writes a folder with everything in it to the disk: file by file, or of many all that the file system has.
+fn settle(folder: &Path) -> io::Result<()> {
+    let (mut all, mut at) = (vec![folder.to_owned()], 0);
+    while let Some(place) = all.get(at).cloned() {
+        at += 1;
+        if place.is_dir() {
+            for entry in fs::read_dir(&place)? {
+                all.push(entry?.path());
+            }
+        }
+        if all.len() > SYNCED_MAX {
+            return syncfs(fs::File::open(folder)?).map_err(io::Error::from);
+        }
+    }
+    // The innermost first.
+    all.iter().rev().try_for_each(|place| sync(place))
+}
+
+fn sync(place: &Path) -> io::Result<()> {
+    fs::File::open(place)?.sync_all()
 }
 
 fn is_nothing(error: &io::Error) -> bool {
@@ -213,6 +245,18 @@ mod tests {
         assert!(place.join("bbb").exists());
         archive.remove(&path("01/1/1/check/job/bbb")).unwrap();
         assert_eq!(stored(root.path()), [STAGING]);
+    }
+
+    #[test]
+    fn a_run_of_many_files_comes_whole_too() {
+        let root = tempfile::tempdir().unwrap();
+        let archive = FolderArchive::open(root.path()).unwrap();
+        let stage = archive.stage("run").unwrap();
+        for n in 0..2 * SYNCED_MAX {
+            fs::write(stage.path().join(n.to_string()), "x").unwrap();
+        }
+        archive.commit(stage, &path("a/b")).unwrap();
+        assert_eq!(stored(&root.path().join("a/b")).len(), 2 * SYNCED_MAX);
     }
 
     #[test]

@@ -9,7 +9,11 @@
 mod folder;
 pub mod pack;
 mod port;
+mod s3;
+mod s3_listing;
+mod sign;
 
 pub use folder::{FolderArchive, Stage};
 pub use pack::{Pack, Packed, pack};
 pub use port::{Archive, ArchiveError, Entry, Found, LISTED_MAX, Object};
+pub use s3::{ATTEMPTS_MAX, PART_BYTES, S3Archive, S3Place};

@@ -1,6 +1,8 @@
 //! What an archive is to everybody else, wherever it keeps things.
 
 use super::folder::{FolderArchive, Stage};
+use super::s3::S3Archive;
+use crate::http::HttpError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,27 @@ pub enum ArchiveError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// A request to an S3-compatible store.
+    #[error("{what} {key}")]
+    Remote {
+        /// What was tried.
+        what: &'static str,
+        /// The key, or what keys begin with.
+        key: String,
+        /// Why not.
+        #[source]
+        source: Box<HttpError>,
+    },
+    /// An S3-compatible store answered what cannot be understood.
+    #[error("{what} {key}: {why}")]
+    Unclear {
+        /// What was tried.
+        what: &'static str,
+        /// The key, or what keys begin with.
+        key: String,
+        /// What is wrong with the answer.
+        why: String,
     },
 }
 
@@ -94,6 +117,8 @@ impl fmt::Debug for Object {
 pub enum Archive {
     /// In a folder of this machine.
     Folder(FolderArchive),
+    /// In an S3-compatible store.
+    S3(Box<S3Archive>),
 }
 
 impl Archive {
@@ -101,6 +126,7 @@ impl Archive {
     pub fn stage(&self, name: &str) -> Result<Stage, ArchiveError> {
         match self {
             Archive::Folder(folder) => folder.stage(name),
+            Archive::S3(store) => store.stage(name),
         }
     }
 
@@ -111,6 +137,7 @@ impl Archive {
                 let (folder, at) = (folder.clone(), at.clone());
                 blocking(move || folder.commit(stage, &at)).await
             }
+            Archive::S3(store) => store.commit(stage, at).await,
         }
     }
 
@@ -121,6 +148,7 @@ impl Archive {
                 let (folder, at) = (folder.clone(), at.clone());
                 blocking(move || folder.find(&at)).await
             }
+            Archive::S3(store) => store.find(at).await,
         }
     }
 
@@ -131,6 +159,7 @@ impl Archive {
                 let (folder, at) = (folder.clone(), at.clone());
                 blocking(move || folder.remove(&at)).await
             }
+            Archive::S3(store) => store.remove(at).await,
         }
     }
 }

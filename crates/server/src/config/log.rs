@@ -4,6 +4,8 @@ use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toci_core::log::collect::{ADDED_MAX, ADDED_MAX_BYTES, Command, INFO_FILE, Rules, wrong_path};
+use toci_edge::archive::PART_BYTES;
 
 /// How long logs are kept when nothing else is said (origin.md 9.4).
 const KEEP_DAYS: u64 = 120;
@@ -14,9 +16,32 @@ const KEEP_DAYS_MAX: u64 = 36_500;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogsFile {
     store: Option<String>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    access_key_file: Option<PathBuf>,
+    secret_key_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     url: Option<String>,
     keep_days: Option<u64>,
     public: Option<bool>,
+    collect: CollectFile,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CollectFile {
+    nodes: bool,
+    testenvs: bool,
+    commands: Vec<String>,
+    folders: Vec<String>,
+    left_out: Vec<String>,
+}
+
+impl Default for CollectFile {
+    fn default() -> CollectFile {
+        let [commands, folders, left_out] = [(); 3].map(|()| Vec::new());
+        CollectFile { nodes: true, testenvs: true, commands, folders, left_out }
+    }
 }
 
 /// Settings of the log archive.
@@ -30,6 +55,8 @@ pub struct LogsConfig {
     pub keep: Option<Duration>,
     /// Whether the server lets everybody read them who reaches it, without a token.
     pub public: bool,
+    /// What is collected when a run is over.
+    pub collect: Rules,
 }
 
 /// Where logs are kept.
@@ -37,6 +64,31 @@ pub struct LogsConfig {
 pub enum LogsStore {
     /// In a folder.
     Folder(PathBuf),
+    /// In an S3-compatible store.
+    S3(S3Config),
+}
+
+/// An S3-compatible store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Config {
+    /// The bucket.
+    pub bucket: String,
+    /// What every key begins with.
+    pub prefix: String,
+    /// `https://…`.
+    pub endpoint: String,
+    /// Its region.
+    pub region: String,
+    /// File with the access key.
+    pub access_key_file: PathBuf,
+    /// File with its secret.
+    pub secret_key_file: PathBuf,
+    /// Certificate authorities to trust, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Where runs are packed before they are sent.
+    pub staging: PathBuf,
+    /// Larger files are sent in parts of this size, in bytes.
+    pub part_bytes: u64,
 }
 
 /// What the defaults depend on.
@@ -47,12 +99,9 @@ pub(super) struct Surroundings<'a> {
 }
 
 pub(super) fn filled_in(file: LogsFile, around: &Surroundings<'_>) -> Result<LogsConfig, String> {
-    let store = match file.store.as_deref() {
-        None => LogsStore::Folder(around.state.join("logs")),
-        Some(text) => store(text, around.state)?,
-    };
-    let url = match file.url {
-        Some(url) => checked_url(&url)?,
+    let store = store(&file, around.state)?;
+    let url = match &file.url {
+        Some(url) => checked_url("url", url)?,
         None => format!("{}/logs", around.base_url()),
     };
     let keep_days = file.keep_days.unwrap_or(KEEP_DAYS);
@@ -61,21 +110,94 @@ pub(super) fn filled_in(file: LogsFile, around: &Surroundings<'_>) -> Result<Log
     }
     let keep = (keep_days > 0).then(|| Duration::from_secs(keep_days * 86_400));
     let is_local = around.listen.iter().all(|address| address.ip().is_loopback());
-    Ok(LogsConfig { store, url, keep, public: file.public.unwrap_or(is_local) })
+    let public = file.public.unwrap_or(is_local);
+    Ok(LogsConfig { store, url, keep, public, collect: rules(file.collect)? })
 }
 
-fn store(text: &str, state: &Path) -> Result<LogsStore, String> {
+/// The usual rules and what is added to them.
+fn rules(file: CollectFile) -> Result<Rules, String> {
+    let mut rules = Rules { nodes: file.nodes, testenvs: file.testenvs, ..Rules::default() };
+    for (name, added) in
+        [("commands", &file.commands), ("folders", &file.folders), ("left_out", &file.left_out)]
+    {
+        if added.len() > ADDED_MAX {
+            return Err(format!("logs.collect.{name} has more than {ADDED_MAX} entries"));
+        }
+    }
+    for (name, path) in file
+        .folders
+        .iter()
+        .map(|path| ("folders", path))
+        .chain(file.left_out.iter().map(|path| ("left_out", path)))
+    {
+        if let Some(why) = wrong_path(path) {
+            return Err(format!("logs.collect.{name}: `{path}` {why}: use e.g. var/lib/mine"));
+        }
+    }
+    for text in file.commands {
+        if text.is_empty() || text.len() > ADDED_MAX_BYTES || text.contains('\0') {
+            return Err(format!(
+                "logs.collect.commands: `{text}` is empty or longer than 1,000 bytes"
+            ));
+        }
+        rules.commands.push(Command { file: INFO_FILE.to_owned(), text, of_machine: true });
+    }
+    rules.folders.extend(file.folders);
+    rules.left_out.extend(file.left_out);
+    Ok(rules)
+}
+
+fn store(file: &LogsFile, state: &Path) -> Result<LogsStore, String> {
+    let text = file.store.as_deref().unwrap_or("folder:logs");
+    if let Some(place) = text.strip_prefix("s3://") {
+        return s3(file, place, state).map(LogsStore::S3);
+    }
+    let only_s3 = [
+        ("endpoint", file.endpoint.is_some()),
+        ("region", file.region.is_some()),
+        ("access_key_file", file.access_key_file.is_some()),
+        ("secret_key_file", file.secret_key_file.is_some()),
+        ("ca_file", file.ca_file.is_some()),
+    ];
+    if let Some((name, _)) = only_s3.iter().find(|(_, is_set)| *is_set) {
+        return Err(format!(
+            "logs.{name} is for a store in S3 only: use store = \"s3://BUCKET/PREFIX\""
+        ));
+    }
     match text.split_once(':') {
         Some(("folder", path)) if !path.is_empty() => Ok(LogsStore::Folder(state.join(path))),
-        _ => Err(format!("logs.store is `{text}`: use folder:PATH")),
+        _ => Err(format!("logs.store is `{text}`: use folder:PATH or s3://BUCKET/PREFIX")),
     }
 }
 
-fn checked_url(url: &str) -> Result<String, String> {
+fn s3(file: &LogsFile, place: &str, state: &Path) -> Result<S3Config, String> {
+    let needed = |name: &str| format!("logs.store is in S3: logs.{name} is needed");
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    if bucket.is_empty() {
+        return Err("logs.store names no bucket: use s3://BUCKET/PREFIX".to_owned());
+    }
+    let path = |given: &Option<PathBuf>, name: &str| {
+        given.as_ref().map(|path| state.join(path)).ok_or_else(|| needed(name))
+    };
+    let endpoint = file.endpoint.as_deref().ok_or_else(|| needed("endpoint"))?;
+    Ok(S3Config {
+        bucket: bucket.to_owned(),
+        prefix: prefix.trim_matches('/').to_owned(),
+        endpoint: checked_url("endpoint", endpoint)?,
+        region: file.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
+        access_key_file: path(&file.access_key_file, "access_key_file")?,
+        secret_key_file: path(&file.secret_key_file, "secret_key_file")?,
+        ca_file: file.ca_file.as_ref().map(|path| state.join(path)),
+        staging: state.join("logs-staging"),
+        part_bytes: PART_BYTES,
+    })
+}
+
+fn checked_url(name: &str, url: &str) -> Result<String, String> {
     let plain =
         url.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'?' | b'#'));
     if !(url.starts_with("http://") || url.starts_with("https://")) || !plain {
-        return Err(format!("logs.url is `{url}`: use http://… or https://… without ? and #"));
+        return Err(format!("logs.{name} is `{url}`: use http://… or https://… without ? and #"));
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
@@ -114,10 +236,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_collected_is_the_usual_and_what_is_added() {
+        let text =
+            "[collect]\ntestenvs = false\ncommands = [\"virsh list\"]\nfolders = [\"srv/log\"]";
+        let rules = filled(text, &[]).unwrap().collect;
+        assert!(rules.nodes && !rules.testenvs);
+        assert_eq!(rules.folders.last().unwrap(), "srv/log");
+        assert!(rules.commands.len() > 10 && rules.commands.last().unwrap().text == "virsh list");
+        for bad in ["folders = [\"/etc\"]", "left_out = [\"a/../b\"]", "commands = [\"\"]"] {
+            let error = filled(&format!("[collect]\n{bad}"), &[]).unwrap_err();
+            assert!(error.starts_with("logs.collect."), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for (text, words) in [
             ("store = \"ftp:x\"", "use folder:PATH"),
             ("store = \"folder:\"", "use folder:PATH"),
+            ("store = \"s3://\"", "names no bucket"),
+            ("store = \"s3://logs\"", "logs.endpoint is needed"),
+            ("store = \"s3://logs\"\nendpoint = \"s3.example.org\"", "use http://"),
+            ("store = \"s3://logs\"\nendpoint = \"https://s3\"", "access_key_file is needed"),
+            ("region = \"eu\"", "for a store in S3 only"),
             ("url = \"ci.example.org\"", "use http://"),
             ("url = \"http://x/\\\"y\"", "use http://"),
             ("keep_days = 99999", "use 0 for ever"),
@@ -129,5 +270,14 @@ mod tests {
             filled("store = \"folder:mine\"\nurl = \"https://ci.example.org/logs/\"", &[]).unwrap();
         assert_eq!(config.store, LogsStore::Folder("/s/mine".into()));
         assert_eq!(config.url, "https://ci.example.org/logs");
+        let text = "store = \"s3://logs/ci/\"\nendpoint = \"https://s3.example.org/\"\n\
+                    access_key_file = \"key\"\nsecret_key_file = \"/etc/secret\"";
+        let LogsStore::S3(s3) = filled(text, &[]).unwrap().store else { panic!("not in S3") };
+        assert_eq!((s3.bucket.as_str(), s3.prefix.as_str()), ("logs", "ci"));
+        assert_eq!(s3.endpoint, "https://s3.example.org");
+        assert_eq!(
+            (s3.access_key_file, s3.secret_key_file),
+            ("/s/key".into(), "/etc/secret".into())
+        );
     }
 }

@@ -3,7 +3,7 @@
 use super::page::{self, Facts};
 use super::retention::keep_swept;
 use crate::auth::now;
-use crate::config::{LogsConfig, LogsStore};
+use crate::config::{LogsConfig, LogsStore, S3Config};
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,7 +12,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use toci_core::log::{Finder, FirstError, LogPath};
 use toci_core::pipeline::{RunResult, RunWish};
-use toci_edge::archive::{Archive, ArchiveError, FolderArchive, Found, Pack, Stage, pack};
+use toci_edge::archive::{
+    Archive, ArchiveError, FolderArchive, Found, Pack, S3Archive, S3Place, Stage, pack,
+};
+use toci_edge::http::{Http, Secret, Trust, Url};
 use toci_edge::node::console::{LINE_MAX_BYTES, Mask};
 use toci_store::{Store, StoreError};
 use tokio::sync::Semaphore;
@@ -28,6 +31,15 @@ pub enum LogError {
     /// The archive cannot be opened.
     #[error("open the log archive")]
     Open(#[source] ArchiveError),
+    /// A setting of the archive cannot be used.
+    #[error("use logs.{what}")]
+    Settings {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The logs of a run cannot be kept.
     #[error("keep the logs of run {run}")]
     Keep {
@@ -69,6 +81,7 @@ impl LogError {
             | LogError::Keep { source, .. }
             | LogError::Remove { source, .. }
             | LogError::Read { source, .. } => source.is_full(),
+            LogError::Settings { .. } => false,
             LogError::Remember(error) => matches!(error, StoreError::DiskFull { .. }),
         }
     }
@@ -128,18 +141,13 @@ impl LogStore {
             LogsStore::Folder(root) => {
                 Archive::Folder(FolderArchive::open(root).map_err(LogError::Open)?)
             }
+            LogsStore::S3(config) => Archive::S3(Box::new(s3(config)?)),
         };
         let (url, public, keep) = (config.url.clone(), config.public, config.keep);
         let packing = Semaphore::new(PACKING_MAX);
         let inner = Arc::new(Inner { archive, url, public, keep, store, packing });
         tokio::spawn(keep_swept(WeakLogStore(Arc::downgrade(&inner))));
         Ok(LogStore { inner })
-    }
-
-    /// Where the logs of a run will be found.
-    #[must_use]
-    pub fn url(&self, wish: &RunWish) -> String {
-        format!("{}/{}/", self.inner.url, LogPath::of(wish).encoded())
     }
 
     /// Whether everybody may read them.
@@ -152,7 +160,7 @@ impl LogStore {
     pub async fn archive(&self, finished: Finished<'_>) -> Result<Archived, LogError> {
         let wish = finished.wish;
         let keep = |source| LogError::Keep { run: wish.run.to_string(), source };
-        let at = LogPath::of(wish);
+        let at = self.place(wish).await?;
         // Closed never; an error would only mean that nothing limits it.
         let _permit = self.inner.packing.acquire().await;
         let stage = self.inner.archive.stage(&wish.run.to_string()).map_err(keep)?;
@@ -163,10 +171,23 @@ impl LogStore {
             at: at.clone(),
         };
         let (stage, first_error) = packed(stage, work).await.map_err(keep)?;
-        self.inner.store.keep_log(wish.run, at.as_str(), now()).await?;
         self.inner.archive.commit(stage, &at).await.map_err(keep)?;
         let first_error = first_error.map(|found| found.text).unwrap_or_default();
-        Ok(Archived { url: self.url(wish), first_error })
+        let url = format!("{}/{}/", self.inner.url, at.encoded());
+        Ok(Archived { url, first_error })
+    }
+
+    /// Where the logs of a run go: to its LOG_PATH, which has the first digits of its id only. Where another run's lie
+    /// there, under the whole id.
+    async fn place(&self, wish: &RunWish) -> Result<LogPath, LogError> {
+        let usual = LogPath::of(wish);
+        if self.inner.store.keep_log(wish.run, usual.as_str(), now()).await? {
+            return Ok(usual);
+        }
+        let parent = usual.parent().unwrap_or_default();
+        let whole = parent.join(&wish.run.to_string()).unwrap_or(usual);
+        self.inner.store.keep_log(wish.run, whole.as_str(), now()).await?;
+        Ok(whole)
     }
 
     pub(super) fn keep(&self) -> Option<Duration> {
@@ -187,6 +208,27 @@ impl LogStore {
         let read = |source| LogError::Read { at: at.to_string(), source };
         self.inner.archive.find(at).await.map_err(read)
     }
+}
+
+fn s3(config: &S3Config) -> Result<S3Archive, LogError> {
+    fn wrong<E: std::error::Error + Send + Sync + 'static>(
+        what: &'static str,
+    ) -> impl FnOnce(E) -> LogError {
+        move |error| LogError::Settings { what, source: Box::new(error) }
+    }
+    let trust = config.ca_file.clone().map_or(Trust::System, Trust::File);
+    let access = Secret::from_file(&config.access_key_file).map_err(wrong("access_key_file"))?;
+    let place = S3Place {
+        endpoint: Url::parse(&config.endpoint).map_err(wrong("endpoint"))?,
+        region: config.region.clone(),
+        bucket: config.bucket.clone(),
+        prefix: config.prefix.clone(),
+        access_key: access.reveal().to_owned(),
+        secret_key: Secret::from_file(&config.secret_key_file).map_err(wrong("secret_key_file"))?,
+        part_bytes: config.part_bytes,
+    };
+    let http = Http::new(&trust).map_err(wrong("ca_file"))?;
+    S3Archive::open(http, place, &config.staging).map_err(LogError::Open)
 }
 
 /// What packing needs, on its way to a thread that may block.

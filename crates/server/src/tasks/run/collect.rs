@@ -3,8 +3,11 @@
 
 use super::console::make_folder;
 use super::environment::Places;
+use crate::api::Relay;
+use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::TestenvLogs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use toci_core::log::collect::{NODE_LIMIT, NODE_MAX_BYTES, NodeView, Rules};
 use toci_core::run::steps::COLLECT_LIMIT;
@@ -23,6 +26,13 @@ pub struct Collection {
     pub rules: Rules,
     /// None: nothing is asked of hosts.
     pub testenvs: Option<TestenvLogs>,
+}
+
+impl Collection {
+    pub(crate) fn of(rules: Rules, book: &LeaseBook, relay: &Arc<Relay>) -> Collection {
+        let testenvs = Some(TestenvLogs::new(book.clone(), relay.clone()));
+        Collection { rules, testenvs }
+    }
 }
 
 /// Looks at a node as it was planned. What is missing is told; what has come is kept.

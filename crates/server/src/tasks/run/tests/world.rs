@@ -3,7 +3,6 @@
 use crate::api::Relay;
 use crate::config::{RunConfig, SecretConfig};
 use crate::tasks::lease::{LeaseBook, Policy};
-use crate::tasks::log::TestenvLogs;
 use crate::tasks::run::*;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -268,10 +267,7 @@ impl World {
             merger_url: "http://zm/p".into(),
             nodes: nodes.clone(),
             archive: shelf.clone(),
-            collection: Collection {
-                rules,
-                testenvs: Some(TestenvLogs::new(book.clone(), relay.clone())),
-            },
+            collection: Collection::of(rules, &book, &relay),
             config,
         };
         let desk = RunDesk::start(parts, receiver, news).await.unwrap();
