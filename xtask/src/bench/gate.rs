@@ -24,7 +24,7 @@ type Row<'a> = (&'a Value, &'static str, f64, &'static str, &'static str, Option
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
     let mut build = vec!["build", "--locked", "--profile", PROFILE, "--example", "gate_load"];
-    build.extend(["--example", "merge_load", "-p", "toci-sim", "-p", "toci-edge"]);
+    build.extend(["--example", "merge_load", "-p", "toci-wire", "-p", "toci-edge"]);
     shell::run(cargo::cargo().args(build))?;
     let size: &[&str] = if smoke { &["--changes", "100", "--jobs", "2000"] } else { &[] };
     let load = printed("gate_load", size)?;

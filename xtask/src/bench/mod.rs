@@ -1,6 +1,7 @@
 //! Benchmarks: one file each, all with the same kind of result (`Report`).
 
 mod copyseed;
+mod flow;
 mod gate;
 mod gearman;
 mod lease;
@@ -35,6 +36,8 @@ enum Name {
     Te,
     /// Events of a long queue, a large CI's day, merges on a large repository.
     Gate,
+    /// From an event to the first line of its job, from a line to its reader, a burst of changes.
+    Flow,
 }
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
@@ -61,5 +64,6 @@ fn run_one(name: Name, smoke: bool) -> Result<Report> {
         Name::Copyseed => copyseed::run(smoke),
         Name::Te => te::run(smoke),
         Name::Gate => gate::run(smoke),
+        Name::Flow => flow::run(smoke),
     }
 }
