@@ -2,7 +2,7 @@
 //! is killed with it.
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -127,8 +127,8 @@ impl Call {
 
     /// Starts it with all three streams piped.
     pub fn start(&self) -> Result<Group, CallError> {
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments).env_clear();
+        let mut command = Command::new(found(&self.program));
+        command.arg0(&self.program).args(&self.arguments).env_clear();
         for name in ["PATH", "HOME"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -188,6 +188,16 @@ impl Call {
         let status = group.child.wait().await.map_err(talk)?;
         Ok(Ended { code: status.code(), output, complaint })
     }
+}
+
+/// Where a program lies, as the first folder of PATH has it; its name when none has it. A name together with a PATH for the
+/// child would make Rust fork, which copies all that maps this process's memory, where a path lets it use `posix_spawn`.
+fn found(program: &OsStr) -> OsString {
+    let named = Path::new(program).components().count() > 1;
+    let folders = std::env::var_os("PATH").filter(|_| !named).unwrap_or_default();
+    let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(program));
+    let found = paths.find(|path| path.is_file() && access(path, AccessFlags::X_OK).is_ok());
+    found.map_or_else(|| program.to_owned(), PathBuf::into_os_string)
 }
 
 /// A started program; its whole process group is killed when this value goes.
@@ -250,6 +260,15 @@ mod tests {
         let ended = call.run(b"hello").await.unwrap();
         assert_eq!((ended.code, ended.text().as_str()), (Some(3), "hello"));
         assert_eq!(ended.complaint, "oops");
+    }
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        let sh = PathBuf::from(found(OsStr::new("sh")));
+        assert!(sh.is_absolute() && sh.ends_with("sh"), "{}", sh.display());
+        for as_it_is in ["./sh", "/nowhere/sh", "no-such-program-anywhere"] {
+            assert_eq!(found(OsStr::new(as_it_is)), as_it_is);
+        }
     }
 
     #[tokio::test]
