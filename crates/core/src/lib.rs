@@ -14,6 +14,7 @@ pub mod layout;
 pub mod lease;
 pub mod log;
 pub mod node;
+pub mod pause;
 pub mod pipeline;
 pub mod refused;
 pub mod run;

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use toci_core::event::{ChangeState, EventKind, ProjectName, TriggerEvent};
+use toci_core::pause::Pause;
 use toci_core::time::Time;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,7 +26,7 @@ pub const DELIVERIES_MAX: usize = 10_000;
 /// Comments and reviews that are remembered as told.
 const TOLD_MAX: usize = 10_000;
 /// First and longest pause before GitHub is asked again that could not be reached.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+const PAUSE: Pause = Pause::new(Duration::from_secs(1), Duration::from_secs(120));
 
 /// An open pull request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl<'a> Listener<'a> {
 
     pub(super) async fn run(mut self) {
         let mut hooks = self.source.waiting.lock().await;
-        let mut pause = PAUSE.0;
+        let mut pause = PAUSE;
         let mut next_look = Instant::now();
         loop {
             let done = tokio::select! {
@@ -130,14 +131,13 @@ impl<'a> Listener<'a> {
             };
             match done {
                 Ok(()) => {
-                    pause = PAUSE.0;
+                    pause.reset();
                     self.started = true;
                     next_look = Instant::now() + self.source.api.config.every;
                 }
                 Err(Stop::Over) => return,
                 Err(Stop::Failed(error)) => {
-                    next_look = Instant::now() + pause;
-                    pause = (pause * 2).min(PAUSE.1);
+                    next_look = Instant::now() + pause.longer();
                     if self.link(Err(error.to_string())).await.is_err() {
                         return;
                     }
@@ -165,7 +165,7 @@ impl<'a> Listener<'a> {
 
     /// A webhook's news, asked about until GitHub answers.
     async fn patiently(&mut self, happened: Happened) -> Result<(), Over> {
-        let mut pause = PAUSE.0;
+        let mut pause = PAUSE;
         loop {
             match self.tell(happened.clone()).await {
                 Ok(()) => return Ok(()),
@@ -176,10 +176,9 @@ impl<'a> Listener<'a> {
                 Err(Stop::Failed(error @ SourceError::Unreachable { .. })) => {
                     self.link(Err(error.to_string())).await?;
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = tokio::time::sleep(pause.longer()) => {}
                         () = self.out.closed() => return Err(Over),
                     }
-                    pause = (pause * 2).min(PAUSE.1);
                 }
             }
         }
