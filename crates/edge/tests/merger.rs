@@ -254,22 +254,54 @@ async fn a_remote_out_of_reach_is_no_conflict_and_a_lost_ref_is_told_as_such() {
     let w = World::new(&["p"]);
     let change = w.change("p", "origin/master", 1, &[("x", "1\n")]);
     let why = |outcome: MergeOutcome| match outcome {
-        MergeOutcome::Failed { why } => why,
+        MergeOutcome::Failed { why } => format!("failed: {why}"),
+        MergeOutcome::Gone { why } => format!("gone: {why}"),
         other => panic!("{other:?}"),
     };
     let host = w.host("p");
     let away = host.with_extension("away");
     std::fs::rename(&host, &away).unwrap();
     let text = why(w.merge("ZJ", std::slice::from_ref(&change)).await);
+    assert!(text.starts_with("failed: "), "{text}");
     assert!(text.contains("does not appear to be a git repository"), "{text}");
     std::fs::rename(&away, &host).unwrap();
     // Pushed anew under the same ref.
     let again = w.change("p", "origin/master", 1, &[("x", "2\n")]);
     let text = why(w.merge("ZK", std::slice::from_ref(&change)).await);
-    assert!(text.contains("is at") && text.contains("not at"), "{text}");
+    assert!(text.starts_with("gone: ") && text.contains("not at"), "{text}");
     git(&host, &["update-ref", "-d", "refs/changes/01/1/1"]);
     let text = why(w.merge("ZL", std::slice::from_ref(&again)).await);
+    assert!(text.starts_with("gone: "), "{text}");
     assert!(text.contains("has no ref refs/changes/01/1/1"), "{text}");
+    // Its branch was deleted meanwhile.
+    let stable = w.work("p");
+    git(&stable, &["push", "-q", "origin", "master:stable/havana"]);
+    let change = w.change("p", "origin/stable/havana", 2, &[("x", "3\n")]);
+    git(&host, &["update-ref", "-d", "refs/heads/stable/havana"]);
+    let text = why(w.merge("ZM", std::slice::from_ref(&change)).await);
+    assert!(text.starts_with("gone: "), "{text}");
+    assert!(text.contains("has no ref refs/heads/stable/havana"), "{text}");
+    // Another branch of the same project goes on.
+    let other = w.change("p", "origin/master", 3, &[("y", "1\n")]);
+    assert_eq!(commits(&w.merge("ZN", &[other]).await).len(), 1);
+}
+
+/// A branch that was forced elsewhere under a queued change: the next series stands on it as it is now.
+#[tokio::test]
+async fn a_branch_that_was_forced_elsewhere_is_where_the_next_series_stands() {
+    let w = World::new(&["p"]);
+    let change = w.change("p", "origin/master", 1, &[("x", "1\n")]);
+    assert_eq!(commits(&w.merge("ZA", std::slice::from_ref(&change)).await).len(), 1);
+    let work = w.work("p");
+    git(&work, &["checkout", "-q", "--orphan", "fresh"]);
+    w.commit("p", &[("other", "world\n")], "history anew");
+    git(&work, &["push", "-q", "-f", "origin", "HEAD:master"]);
+    // Nothing in common any more: a conflict of the change, not a failure.
+    let outcome = w.merge("ZB", std::slice::from_ref(&change)).await;
+    assert_eq!(outcome, MergeOutcome::Conflict { files: vec![], with: None });
+    let next = w.change("p", "origin/master", 2, &[("y", "1\n")]);
+    w.merge("ZC", &[next]).await;
+    assert_eq!(w.show("p", "master", "ZC", "other"), "world");
 }
 
 #[tokio::test]

@@ -64,6 +64,10 @@ pub struct Requirements {
     pub current_patchset: Option<bool>,
     /// Gerrit's status word, any of.
     pub status: Vec<String>,
+    /// Ours: the topic, any of; matched from its start.
+    pub topics: Vec<Pattern>,
+    /// Ours: hashtags (labels of GitHub), matched from their start. Required: each by some tag. Rejected: any by any.
+    pub hashtags: Vec<Pattern>,
 }
 
 /// Where a trigger listens.

@@ -21,6 +21,9 @@ const MERGE_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Tries of a merge, over some six hours; then the change's owner is told.
 const MERGE_TRIES_MAX: u32 = 80;
 
+/// Tries of a merge whose ref or branch its source does not have, over half a minute; then the change's owner is told.
+const GONE_TRIES_MAX: u32 = 5;
+
 /// `first`, doubled with each failure, at most `most`.
 pub(super) fn pause(failures: u32, first: Duration, most: Duration) -> Duration {
     let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -135,10 +138,13 @@ impl Gate {
             MergeOutcome::Conflict { files, with } => {
                 item.set.merge = MergeState::Conflict { files, with };
             }
+            MergeOutcome::Gone { why } if failures + 1 >= GONE_TRIES_MAX => {
+                item.set.merge = MergeState::GivenUp { why };
+            }
             MergeOutcome::Failed { why } if failures + 1 >= MERGE_TRIES_MAX => {
                 item.set.merge = MergeState::GivenUp { why };
             }
-            MergeOutcome::Failed { why } => {
+            MergeOutcome::Gone { why } | MergeOutcome::Failed { why } => {
                 let failures = failures + 1;
                 let wait = pause(failures, MERGE_PAUSE_FIRST, MERGE_PAUSE_MAX);
                 let not_before = turn.now.after(wait);

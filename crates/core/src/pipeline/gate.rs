@@ -6,6 +6,7 @@ use super::item::{Item, Phase};
 use super::jobs::{self, Frozen};
 use super::lane::Lane;
 use super::report::Report;
+use super::wanted::{MergeItem, MergeSubject};
 use crate::event::{Change, ChangeKey, ChangeState, ProjectKey, TriggerEvent};
 use crate::id::{BuildSetId, ItemId, ReportId, RunId};
 use crate::layout::{Layout, Manager, Pipeline};
@@ -303,16 +304,38 @@ impl Gate {
     /// Takes in fresh views of changes.
     pub(super) fn see(&mut self, changes: Vec<Change>, turn: &mut Turn<'_>) {
         let mut fresh: BTreeSet<ChangeKey> = BTreeSet::new();
+        let mut moved: BTreeSet<ChangeKey> = BTreeSet::new();
         for change in changes {
             if change.current {
                 self.outdate(&change.key, &mut fresh);
             }
-            fresh.insert(change.key.clone());
-            self.views.insert(change.key.clone(), Arc::new(change));
+            let (key, revision) = (change.key.clone(), change.revision.clone());
+            fresh.insert(key.clone());
+            let before = self.views.insert(key.clone(), Arc::new(change));
+            if before.is_some_and(|before| before.revision != revision) {
+                moved.insert(key);
+            }
         }
         self.touch_readers(&fresh);
+        self.leave_moved(&moved, turn);
         for key in &fresh {
             self.leave_if_abandoned(key, turn);
+        }
+    }
+
+    /// The same patchset was pushed anew, as a plain git source allows: what was built with its old commit starts anew.
+    /// What is just being merged is merged as it was tested, or refused by its source.
+    fn leave_moved(&mut self, moved: &BTreeSet<ChangeKey>, turn: &mut Turn<'_>) {
+        let holds = |link: &MergeItem| match &link.subject {
+            MergeSubject::Change { key, .. } => moved.contains(key),
+            MergeSubject::Ref(_) | MergeSubject::Tip => false,
+        };
+        let stale =
+            |item: &&Item| item.phase == Phase::Testing && item.set.series.iter().any(holds);
+        let stale: Vec<ItemId> = self.items.values().filter(stale).map(|item| item.id).collect();
+        for id in stale {
+            self.start_anew(id, turn);
+            self.touch(id);
         }
     }
 

@@ -105,6 +105,12 @@ pub enum MergeOutcome {
         /// The change ahead whose work it contradicts, when that is known; else it is the branch itself.
         with: Option<ChangeKey>,
     },
+    /// What was to be merged is not where its source said: the ref or branch is gone, or was pushed anew. Tried again a
+    /// few times, as some sources tell of a ref before it can be fetched.
+    Gone {
+        /// What is missing.
+        why: String,
+    },
     /// It could not be tried (fetch failed, disk full). The world's fault: wanted again later.
     Failed {
         /// What happened.

@@ -156,6 +156,15 @@ pub(super) fn objection(pipeline: &Pipeline, change: &Change, now: Time) -> Opti
     if !required.status.is_empty() && !has_status(required, change) {
         return Some(format!("its status is {}", status(change)));
     }
+    if !any(&required.topics, |p| p.matches(&change.topic)) {
+        return Some(match change.topic.as_str() {
+            "" => "it has no topic".to_owned(),
+            topic => format!("its topic is `{topic}`"),
+        });
+    }
+    if let Some(lacks) = required.hashtags.iter().find(|p| !is_tagged(change, p)) {
+        return Some(format!("no hashtag is `{}`", lacks.as_str()));
+    }
     if let Some(rule) = required.approvals.iter().find(|rule| !met(rule, Some(change), now)) {
         return Some(format!("no vote is {}", describe(rule)));
     }
@@ -172,8 +181,18 @@ fn rejection(reject: &Requirements, change: &Change, now: Time) -> Option<String
     if has_status(reject, change) {
         return Some(format!("the pipeline rejects the status {}", status(change)));
     }
+    if reject.topics.iter().any(|p| p.matches(&change.topic)) {
+        return Some(format!("the pipeline rejects the topic `{}`", change.topic));
+    }
+    if let Some(bad) = reject.hashtags.iter().find(|p| is_tagged(change, p)) {
+        return Some(format!("the pipeline rejects the hashtag `{}`", bad.as_str()));
+    }
     let bad = reject.approvals.iter().find(|rule| met(rule, Some(change), now))?;
     Some(format!("a vote is {}, which the pipeline rejects", describe(bad)))
+}
+
+fn is_tagged(change: &Change, pattern: &Pattern) -> bool {
+    change.hashtags.iter().any(|tag| pattern.matches(tag))
 }
 
 pub(super) fn describe(rule: &ApprovalRule) -> String {
@@ -453,6 +472,31 @@ mod tests {
         assert!(objection(&pipeline, &change, NOW).unwrap().contains("rejects"));
         pipeline.reject = Requirements { open: Some(true), ..Requirements::default() };
         assert!(objection(&pipeline, &change, NOW).is_some());
+    }
+
+    #[test]
+    fn topics_and_hashtags_are_required_or_rejected() {
+        let (mut pipeline, _, mut change) = a_pipeline();
+        let mut said = |pipeline: &Pipeline, topic: &str, tags: &[&str]| {
+            change.topic = topic.into();
+            change.hashtags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            objection(pipeline, &change, NOW).unwrap_or_default()
+        };
+        pipeline.require.topics = vec![pattern("devtest"), pattern("bug/")];
+        assert_eq!(said(&pipeline, "", &[]), "it has no topic");
+        assert_eq!(said(&pipeline, "my-devtest", &[]), "its topic is `my-devtest`");
+        assert_eq!(said(&pipeline, "bug/1234", &[]), "");
+        pipeline.require.hashtags = vec![pattern("urgent$"), pattern("ok")];
+        assert_eq!(said(&pipeline, "devtest", &["okay"]), "no hashtag is `urgent$`");
+        assert_eq!(said(&pipeline, "devtest", &["okay", "urgent"]), "");
+        pipeline.reject.hashtags = vec![pattern("hold")];
+        let told = said(&pipeline, "devtest", &["okay", "urgent", "hold-on"]);
+        assert_eq!(told, "the pipeline rejects the hashtag `hold`");
+        pipeline.reject.topics = vec![pattern("devtest")];
+        assert_eq!(said(&pipeline, "devtest", &[]), "no hashtag is `urgent$`");
+        pipeline.require = Requirements::default();
+        assert_eq!(said(&pipeline, "devtest", &[]), "the pipeline rejects the topic `devtest`");
+        assert_eq!(said(&pipeline, "", &[]), "");
     }
 
     #[test]

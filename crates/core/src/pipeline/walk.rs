@@ -153,7 +153,7 @@ impl Gate {
     }
 
     /// A new build set; what ran for the old one is no longer wanted.
-    fn start_anew(&mut self, id: ItemId, turn: &mut Turn<'_>) {
+    pub(super) fn start_anew(&mut self, id: ItemId, turn: &mut Turn<'_>) {
         let layout = std::sync::Arc::clone(&self.layout);
         let Some(item) = self.items.get(&id) else { return };
         // Its own configuration is read anew with the new merge.

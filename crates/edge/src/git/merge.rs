@@ -49,10 +49,13 @@ impl Merger {
         Merger { mirrors, identity, memory: Mutex::default() }
     }
 
-    /// Does what is wished. Only what git could not do at all is `Failed`.
+    /// Does what is wished. Only what git could not do at all is `Failed`; what the remote does not have is `Gone`.
     pub async fn merge(&self, wish: &MergeWish) -> MergeOutcome {
         match self.try_merge(wish).await {
             Ok(outcome) => outcome,
+            Err(error @ (GitError::NoSuchRef { .. } | GitError::Moved { .. })) => {
+                MergeOutcome::Gone { why: Chain(&error).to_string() }
+            }
             Err(error) => MergeOutcome::Failed { why: Chain(&error).to_string() },
         }
     }

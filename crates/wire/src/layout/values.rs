@@ -129,12 +129,14 @@ pub(super) fn requirements(map: &Map<'_>, key: &str, found: &mut Findings) -> Re
     let Some(one) = map.get(key).and_then(|node| Map::of(node, key, found)) else {
         return Requirements::default();
     };
-    one.known(&["approval", "open", "current-patchset", "status"], found);
+    one.known(&["approval", "open", "current-patchset", "status", "topic", "hashtag"], found);
     Requirements {
         approvals: rules(&one, &["approval"], found),
         open: one.truth("open", found),
         current_patchset: one.truth("current-patchset", found),
         status: one.texts(&["status"], found),
+        topics: patterns(&one, &["topic"], found),
+        hashtags: patterns(&one, &["hashtag"], found),
     }
 }
 

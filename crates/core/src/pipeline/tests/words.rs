@@ -28,7 +28,7 @@ pub(super) fn run(world: &mut World, layouts: &[String], line: &str) {
             world.event(EventKind::CommentAdded, number(arg(0)), |e| e.comment = text);
         }
         "patchset" => patchset(world, number(arg(0))),
-        "abandon" | "restore" | "merge" => life(world, words[0], number(arg(0))),
+        "again" | "abandon" | "restore" | "merge" => life(world, words[0], number(arg(0))),
         "needs" => {
             let needs = rest[1..].iter().map(|n| world.changes[&number(n)].key.clone()).collect();
             world.changes.get_mut(&number(arg(0))).unwrap().needs = needs;
@@ -64,13 +64,14 @@ pub(super) fn run(world: &mut World, layouts: &[String], line: &str) {
             world.put(Input::Tick);
         }),
         "policy" => policy(world, rest),
-        "hold" | "go" | "conflict" | "broken" | "refuse" | "later" | "unmerging" => {
+        "hold" | "go" | "conflict" | "broken" | "gone" | "refuse" | "later" | "unmerging" => {
             habit(world, words[0], rest);
         }
         "order" => {
             let lines = world.urgency();
             world.log.extend(lines);
         }
+        "untold" => world.say_untold(),
         "show" => show(world),
         "why" => why(world, arg(0)),
         "text" => {
@@ -127,8 +128,16 @@ fn patchset(world: &mut World, id: u64) {
     world.event(EventKind::PatchsetCreated, id, |_| ());
 }
 
+/// The same patchset at another commit.
+fn again(world: &mut World, id: u64) {
+    let change = world.changes.get_mut(&id).unwrap();
+    change.revision = Revision::new("e".repeat(40)).unwrap();
+    world.event(EventKind::PatchsetCreated, id, |_| ());
+}
+
 fn life(world: &mut World, word: &str, id: u64) {
     let (state, kind) = match word {
+        "again" => return again(world, id),
         "abandon" => (ChangeState::Abandoned, EventKind::ChangeAbandoned),
         "restore" => (ChangeState::Open, EventKind::ChangeRestored),
         _ => (ChangeState::Merged, EventKind::ChangeMerged),
@@ -236,6 +245,8 @@ fn habit(world: &mut World, word: &str, words: &[&str]) {
             world.habits.conflicts.insert((number(words[0]), number(words[1])));
         }
         ("broken", times) => world.habits.broken_merges = times.parse().unwrap(),
+        ("gone", "no") => world.habits.gone.clear(),
+        ("gone", _) => world.habits.gone.extend(numbers()),
         ("refuse", _) => world.habits.refuses.extend(numbers()),
         ("later", "no") => world.habits.later.clear(),
         ("later", _) => world.habits.later.extend(numbers()),

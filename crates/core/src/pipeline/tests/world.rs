@@ -27,6 +27,8 @@ pub(super) struct Habits {
     pub(super) conflicts: BTreeSet<(u64, u64)>,
     /// So many merges cannot be tried.
     pub(super) broken_merges: u32,
+    /// Changes whose refs are gone.
+    pub(super) gone: BTreeSet<u64>,
     /// Reports that would merge these are refused.
     pub(super) refuses: BTreeSet<u64>,
     /// Reports on these find no one.
@@ -243,6 +245,12 @@ impl World {
         self.stopping = wanted.stopping;
     }
 
+    /// Reports that did not get through yet.
+    pub(super) fn say_untold(&mut self) {
+        let line = |wish: &ReportWish| format!("untold {} {}", wish.pipeline, short(&wish.subject));
+        self.log.extend(self.reports.values().map(line));
+    }
+
     /// Merges and reports are carried out at once, unless somebody holds them.
     fn habitual(&mut self) {
         let due = |at: Time| at <= self.now;
@@ -269,6 +277,10 @@ impl World {
         let outcome = if self.habits.broken_merges > 0 {
             self.habits.broken_merges -= 1;
             MergeOutcome::Failed { why: "the source is down".to_owned() }
+        } else if let Some(lost) =
+            wish.series.iter().map(|l| number(&l.subject)).find(|n| self.habits.gone.contains(n))
+        {
+            MergeOutcome::Gone { why: format!("the source has no ref of change {lost}") }
         } else if let Some(with) = with {
             let with = (with != own).then(|| self.changes[&with].key.clone());
             MergeOutcome::Conflict { files: vec!["README".to_owned()], with }

@@ -74,6 +74,9 @@ fn tell(outcome: &MergeOutcome, build_set: BuildSetId) {
         MergeOutcome::Conflict { files, with } => {
             tracing::info!(%build_set, ?files, ?with, "a merge has conflicts");
         }
+        MergeOutcome::Gone { why } => {
+            tracing::info!(%build_set, why, "what is to be merged is not there");
+        }
         MergeOutcome::Failed { why } => tracing::warn!(%build_set, why, "a merge failed"),
     }
 }
