@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use toci_core::event::{ChangeState, EventKind, ProjectName, Revision, SourceName, TriggerEvent};
-use toci_core::layout::GerritVote;
+use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 use toci_edge::git::{Mirrors, Remotes};
 use toci_edge::source::git::{GitConfig, GitSource, Place};
@@ -183,6 +183,7 @@ async fn votes_notes_and_merges_are_pushed() {
         message: "Build succeeded.\n\n- j http://logs/1 : SUCCESS".into(),
         votes: votes.iter().map(|(l, v)| GerritVote::Label((*l).into(), *v)).collect(),
         merge,
+        mode: MergeMode::default(),
         commit: Some(Revision::new(revision.clone()).unwrap()),
     };
     assert!(!host.source.report(&report(&[("verified", -1)], false)).await.unwrap());
@@ -215,4 +216,35 @@ async fn votes_notes_and_merges_are_pushed() {
     std::fs::rename(&bare, bare.with_extension("away")).unwrap();
     let away = host.source.report(&late).await.unwrap_err();
     assert!(matches!(away, SourceError::Unreachable { .. }), "{away}");
+}
+
+/// A repository that is removed: its changes are given up, and others go on as if nothing had been.
+#[tokio::test]
+async fn a_repository_that_vanishes_gives_up_its_changes() {
+    let host = Host::new();
+    let mut heard = listen(&host.source, Cursors::new());
+    let mut cursors = settled(&mut heard).await;
+    host.propose("org/a", "one", "One", "refs/changes/01/1/1");
+    next_event(&mut heard, &mut cursors).await;
+    let bare = host.folder.path().join("git/org/a.git");
+    std::fs::rename(&bare, host.folder.path().join("away")).unwrap();
+    let told = tokio::time::timeout(LIMIT, async {
+        let mut gone = String::new();
+        loop {
+            match heard.recv().await.unwrap() {
+                Heard::Event { event, .. } => return (gone, *event),
+                Heard::Malformed(what) => gone = what,
+                // Between two looks it may be half there.
+                Heard::Link(_) | Heard::Cursor(_) => {}
+            }
+        }
+    });
+    let (gone, event) = told.await.unwrap();
+    assert_eq!(gone, "the repository of org/a is gone");
+    assert_eq!(event.kind, EventKind::ChangeAbandoned);
+    assert_eq!(event.change.unwrap().to_string(), "local:1,1");
+    assert_eq!(host.source.change(1, None).await.unwrap(), None, "it is known to be gone");
+    host.propose("org/b", "two", "Two", "refs/changes/02/2/1");
+    let event = next_event(&mut heard, &mut cursors).await;
+    assert_eq!(event.change.unwrap().to_string(), "local:2,1");
 }

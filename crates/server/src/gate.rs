@@ -119,6 +119,7 @@ impl GateParts {
             job_names: true,
             ..Policy::default()
         };
+        sources.watch(&layout);
         let gate = GateHandle::start(store.clone(), Arc::new(layout), policy).await?;
         let (name, email) = &config.merger.identity;
         let merger = Arc::new(Merger::new(Arc::clone(&mirrors), name, email));
@@ -144,7 +145,9 @@ impl GateParts {
     /// Reads the layout anew. Queues are kept; a layout that is wrong changes nothing.
     pub async fn reconfigure(&self) -> Result<(), GateStartError> {
         let layout = read_layout(&self.config)?;
-        self.gate.submit(Input::Layout(Arc::new(layout))).await?;
+        let layout = Arc::new(layout);
+        self.gate.submit(Input::Layout(Arc::clone(&layout))).await?;
+        self.sources.watch(&layout);
         tracing::info!("the layout is read anew");
         Ok(())
     }
@@ -201,6 +204,7 @@ async fn start_runs(
         lease_max: neighbours.lease_max,
         mirrors: Arc::clone(mirrors),
         merger_url,
+        first_source: config.sources.first().map(|source| source.name().clone()),
         nodes: Arc::new(PooledNodes(neighbours.nodes)),
         archive: Arc::new(neighbours.logs),
         collection: neighbours.collection,
@@ -226,10 +230,11 @@ fn read_layout(config: &GateConfig) -> Result<Layout, GateStartError> {
     let file = std::fs::File::open(path).map_err(failed)?;
     file.take(LAYOUT_MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
     let name = path.display().to_string();
-    let Some(first) = config.sources.first() else {
+    let sources: Vec<SourceName> = config.sources.iter().map(|s| s.name().clone()).collect();
+    if sources.is_empty() {
         return Err(GateStartError::Wrong("there is no source".to_owned()));
-    };
-    let read = toci_wire::layout::read(&name, &text, first.name());
+    }
+    let read = toci_wire::layout::read_for(&name, &text, &sources);
     for note in &read.notes {
         tracing::info!("{note}");
     }

@@ -6,14 +6,16 @@ mod common;
 #[expect(dead_code, reason = "shared with the tests of the source itself")]
 mod gerrit;
 
-use common::{World, config};
+use common::{World, config, eventually};
 use gerrit::{Ear, Gerrit};
 use std::path::Path;
 use std::sync::Arc;
+use toci_client::api::ClientError;
 use toci_core::event::{ChangeState, EventKind, TriggerEvent};
 use toci_edge::source::gerrit::GerritConfig;
 use toci_edge::source::{Cursors, Heard, Source as _};
 use toci_server::{GateConfig, MergerConfig, SourceConfig};
+use toci_wire::api::{EndedItem, PipelineOrder};
 
 const LAYOUT: &str = "
 pipelines:
@@ -32,8 +34,12 @@ pipelines:
     require: {approval: [{code-review: 2}]}
     success: {gerrit: {verified: 2, submit: true}}
     failure: {gerrit: {verified: -2}}
+  - name: post
+    manager: independent
+    trigger:
+      gerrit: [{event: ref-updated, ref: '^(?!refs/).*$'}]
 projects:
-  - {name: openstack/tripleo-ci, check: [noop], gate: [noop]}
+  - {name: openstack/tripleo-ci, check: [noop], gate: [noop], post: [noop]}
 ";
 
 fn with_gate(folder: &Path, source: GerritConfig) -> toci_server::ServerConfig {
@@ -77,6 +83,46 @@ async fn voted(ear: &mut Ear, number: u64, value: i32) -> String {
     heard(ear, &format!("a vote of {value} on {number}"), is_it).await.comment
 }
 
+/// While Gerrit is away it is told so; what could not be voted, and what nobody told, comes afterwards.
+async fn it_goes_on_after_an_outage(
+    gerrit: &mut Gerrit,
+    world: &World,
+    clone: &Path,
+    ear: &mut Ear,
+) {
+    let state = async || world.admin.sources().await.unwrap().remove(0);
+    assert_eq!((state().await.state, state().await.why), ("up".to_owned(), String::new()));
+    gerrit.git(clone, &["fetch", "-q", "origin"]);
+    gerrit.git(clone, &["checkout", "-q", "origin/master"]);
+    let late = gerrit.push(clone, &message("Late", 4), "");
+    gerrit.stop();
+    let down = eventually("the outage", async || match state().await {
+        down if down.state == "down" => Ok(down),
+        other => Err(format!("{other:?}")),
+    });
+    let down = down.await;
+    assert!(!down.why.is_empty() && down.since_us > 0, "{down:?}");
+    let order = PipelineOrder { change: Some(format!("{late},1")), reference: None };
+    match world.admin.enqueue("check", &order).await {
+        Err(ClientError::Api { status: 502, error }) => {
+            assert!(error.message.contains("gerrit cannot be reached"), "{error:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let bare = gerrit.site().join("git/openstack/tripleo-ci.git");
+    gerrit.git(&bare, &["update-ref", "refs/heads/stable/icehouse", "refs/heads/master"]);
+    gerrit.start_again();
+    world.admin.poke("gerrit").await.unwrap();
+    voted(ear, late, 1).await;
+    eventually("the post pipeline", async || {
+        let ended = world.admin.ended_items().await.unwrap();
+        let is_it = |e: &EndedItem| e.pipeline == "post" && e.subject.contains("stable/icehouse");
+        if ended.iter().any(is_it) { Ok(()) } else { Err(format!("{ended:?}")) }
+    })
+    .await;
+    assert_eq!(state().await.state, "up");
+}
+
 async fn merged(ear: &mut Ear, number: u64) {
     let is_it = |e: &TriggerEvent| {
         e.kind == EventKind::ChangeMerged && e.change.as_ref().is_some_and(|c| c.number == number)
@@ -86,7 +132,7 @@ async fn merged(ear: &mut Ear, number: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn approved_changes_of_a_real_gerrit_are_merged() {
-    let gerrit = Gerrit::start();
+    let mut gerrit = Gerrit::start();
     gerrit.project("openstack/tripleo-ci");
     let clone = gerrit.clone("openstack/tripleo-ci");
     let folder = tempfile::tempdir().unwrap();
@@ -117,6 +163,7 @@ async fn approved_changes_of_a_real_gerrit_are_merged() {
     assert!(text.contains("merge"), "{text}");
     let refused = source.change(rival, None).await.unwrap().unwrap();
     assert_eq!(refused.state, ChangeState::Open);
+    it_goes_on_after_an_outage(&mut gerrit, &world, &clone, &mut ear).await;
     ear.close().await;
     world.running.stop().await.unwrap();
 }

@@ -70,7 +70,7 @@ pub enum Command {
     /// Look at runs of jobs, follow their consoles, stop them
     #[command(subcommand, visible_alias = "runs")]
     Run(RunCommand),
-    /// Tell sources of changes something
+    /// Look at sources of changes, and tell them that there is news
     #[command(subcommand)]
     Source(SourceCommand),
     /// Have the server read its layout anew; queues are kept
@@ -87,7 +87,7 @@ pub enum Command {
     /// Look at configuration, without a server
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Show the whole thing on this machine: control plane, TE host, a lease, a deployment
+    /// Show the whole thing on this machine: a gate that tries two changes, each with a deployment, and merges the good one
     Demo(DemoArgs),
     /// Print the completion script for a shell
     ///

@@ -68,9 +68,11 @@ pub struct SubjectArgs {
     pub new: Option<String>,
 }
 
-/// Tell sources of changes something.
+/// Sources of changes: whether they are heard.
 #[derive(Debug, Subcommand)]
 pub enum SourceCommand {
+    /// Show all sources: whether each is heard, since when, and why not
+    List,
     /// Say that a source has news: it is looked at once. For a repository's post-receive hook
     Poke {
         /// The source, as in toci.toml

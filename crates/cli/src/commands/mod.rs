@@ -84,7 +84,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         }
         Command::Source(command) => {
             let client = connect::client(global)?;
-            block_on(pipeline::source(&client, command))
+            block_on(pipeline::source(&client, global.json, command))
         }
         Command::Reconfigure => {
             let client = connect::client(global)?;

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use toci_client::api::ApiClient;
 use toci_wire::api::{
-    EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, Promote, ReferenceOrder,
+    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, Promote,
+    ReferenceOrder,
 };
 
 /// How often `--watch` looks.
@@ -62,8 +63,17 @@ pub(super) async fn dispatch(
     Ok(Exit::Ok.into())
 }
 
-pub(super) async fn source(client: &ApiClient, command: SourceCommand) -> Result<ExitCode> {
+pub(super) async fn source(
+    client: &ApiClient,
+    json: bool,
+    command: SourceCommand,
+) -> Result<ExitCode> {
     match command {
+        SourceCommand::List => {
+            let sources = client.sources().await?;
+            let text = || source_table(&sources);
+            if json { output::json(&sources)? } else { output::text_line(&text())? }
+        }
         SourceCommand::Poke { source } => client.poke(&source).await?,
     }
     Ok(Exit::Ok.into())
@@ -79,6 +89,27 @@ fn order(subject: SubjectArgs) -> PipelineOrder {
     let project = project.unwrap_or_default();
     let reference = reference.map(|name| ReferenceOrder { project, name, old, new });
     PipelineOrder { change, reference }
+}
+
+fn source_table(sources: &[ChangeSource]) -> String {
+    let row = |source: &ChangeSource| {
+        let odd = match source.malformed {
+            0 => "-".to_owned(),
+            count => format!("{count}, last: {}", source.last_malformed),
+        };
+        vec![
+            source.name.clone(),
+            source.kind.clone(),
+            source.state.clone(),
+            ago(source.since_us),
+            source.event_us.map_or_else(|| "-".to_owned(), ago),
+            or_dash(&source.why),
+            odd,
+        ]
+    };
+    let rows: Vec<Vec<String>> = sources.iter().map(row).collect();
+    let headings = ["SOURCE", "KIND", "STATE", "SINCE", "LAST EVENT", "WHY", "PASSED OVER"];
+    output::table(&headings, &rows)
 }
 
 fn table(pipelines: &[Pipeline]) -> String {

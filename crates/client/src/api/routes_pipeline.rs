@@ -3,7 +3,7 @@
 use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use hyper::Method;
-use toci_wire::api::{EndedItem, Pipeline, PipelineItem, PipelineOrder, Promote};
+use toci_wire::api::{ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineOrder, Promote};
 
 fn post(path: String) -> Call {
     Call::new(Method::POST, path)
@@ -49,6 +49,11 @@ impl ApiClient {
     /// Has the layout read anew.
     pub async fn reconfigure(&self) -> Result<(), ClientError> {
         self.order(post("/reconfigure".to_owned())).await
+    }
+
+    /// How it stands with the sources.
+    pub async fn sources(&self) -> Result<Vec<ChangeSource>, ClientError> {
+        self.ask(Call::new(Method::GET, "/sources".to_owned())).await
     }
 
     /// Says that a source has news.

@@ -1,6 +1,6 @@
 //! The environment of a job's scripts: ZUUL_* exactly as Zuul 2 gave them (origin.md 7.6), and where its logs go.
 
-use crate::event::{ProjectName, Revision};
+use crate::event::{ProjectName, Revision, SourceName};
 use crate::pipeline::{MergeSubject, RunWish, Subject};
 
 /// Variable and value, in a fixed order.
@@ -68,6 +68,16 @@ pub fn project(wish: &RunWish) -> Option<&ProjectName> {
         Subject::Change(_) => wish.context.series.last().map(|item| &item.project.name),
         Subject::Ref(update) => Some(&update.project.name),
         Subject::Branch { project, .. } => Some(&project.name),
+    }
+}
+
+/// The source of the project under test.
+#[must_use]
+pub fn source(wish: &RunWish) -> Option<&SourceName> {
+    match &wish.context.subject {
+        Subject::Change(_) => wish.context.series.last().map(|item| &item.project.source),
+        Subject::Ref(update) => Some(&update.project.source),
+        Subject::Branch { project, .. } => Some(&project.source),
     }
 }
 

@@ -11,4 +11,5 @@ pub(crate) use command::LOCAL_LIMIT;
 pub use command::{Git, GitError};
 pub use merge::{Merger, READ_MAX_BYTES};
 pub use mirror::{Mirror, Mirrors, Remote, Remotes};
+pub(crate) use remote::branches_and_tags;
 pub use remote::{Pushed, RemoteRefs};

@@ -1,9 +1,9 @@
 //! What a mirror's remote has, and pushing to it.
 
-use super::command::{GitError, REMOTE_LIMIT};
-use super::mirror::Mirror;
+use super::command::{Git, GitError, REMOTE_LIMIT};
+use super::mirror::{Mirror, Remote};
 use std::collections::BTreeMap;
-use toci_core::event::Revision;
+use toci_core::event::{ProjectKey, Revision};
 
 /// All refs of a remote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,42 @@ pub struct RemoteRefs {
     pub refs: BTreeMap<String, Revision>,
     /// What its HEAD stands for, e.g. `master`.
     pub head: Option<String>,
+}
+
+/// Branches and tags of a remote's project, without a mirror of it.
+pub(crate) async fn branches_and_tags(
+    remote: &Remote,
+    project: &ProjectKey,
+) -> Result<BTreeMap<String, Revision>, GitError> {
+    // No repository is needed to ask.
+    let git = Git::new("/nonexistent", remote.environment.clone());
+    let url = remote.url(project);
+    let arguments = ["ls-remote", "--heads", "--tags", "--quiet", "--end-of-options", &url];
+    let text = git.run(&arguments, b"", REMOTE_LIMIT).await?;
+    Ok(read(&text).refs)
+}
+
+/// What `ls-remote` said.
+fn read(text: &str) -> RemoteRefs {
+    let mut found = RemoteRefs::default();
+    for line in text.lines() {
+        match line.split_once('\t') {
+            Some((left, "HEAD")) => {
+                if let Some(branch) = left.strip_prefix("ref: refs/heads/") {
+                    found.head = Some(branch.to_owned());
+                }
+            }
+            // A tag's own commit stands on a line of its own.
+            Some((_, name)) if name.ends_with("^{}") => {}
+            Some((id, name)) => {
+                if let Ok(id) = Revision::new(id) {
+                    found.refs.insert(name.to_owned(), id);
+                }
+            }
+            None => {}
+        }
+    }
+    found
 }
 
 /// How a push went.
@@ -28,25 +64,7 @@ impl Mirror {
     pub async fn remote_refs(&self) -> Result<RemoteRefs, GitError> {
         let arguments = ["ls-remote", "--symref", "--quiet", "--end-of-options", &self.url];
         let text = self.git.run(&arguments, b"", REMOTE_LIMIT).await?;
-        let mut found = RemoteRefs::default();
-        for line in text.lines() {
-            match line.split_once('\t') {
-                Some((left, "HEAD")) => {
-                    if let Some(branch) = left.strip_prefix("ref: refs/heads/") {
-                        found.head = Some(branch.to_owned());
-                    }
-                }
-                // A tag's own commit stands on a line of its own.
-                Some((_, name)) if name.ends_with("^{}") => {}
-                Some((id, name)) => {
-                    if let Ok(id) = Revision::new(id) {
-                        found.refs.insert(name.to_owned(), id);
-                    }
-                }
-                None => {}
-            }
-        }
-        Ok(found)
+        Ok(read(&text))
     }
 
     /// Fetches by these refspecs.

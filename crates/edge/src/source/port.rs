@@ -2,9 +2,9 @@
 
 use crate::git::Remote;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use toci_core::event::{Change, ProjectName, Revision, SourceName, TriggerEvent};
-use toci_core::layout::GerritVote;
+use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 use tokio::sync::mpsc;
 
@@ -72,6 +72,8 @@ pub struct SourceReport {
     pub votes: Vec<GerritVote>,
     /// Merge the change.
     pub merge: bool,
+    /// How the layout merges its project: how it was tested, and how a source that can choose merges it.
+    pub mode: MergeMode,
     /// The tested commit: what a plain git source pushes when it merges.
     pub commit: Option<Revision>,
 }
@@ -89,6 +91,9 @@ pub trait Source: Send + Sync + core::fmt::Debug {
 
     /// Somebody says that there is news: a source that looks now and then does so at once.
     fn poke(&self) {}
+
+    /// The source's projects that pipelines know. A source that has to be asked project by project asks about these.
+    fn watch(&self, _projects: BTreeSet<ProjectName>) {}
 
     /// A change as it is now, its current patchset when none is named, with `needs` and `needed_by` filled in;
     /// `None` when there is no such change or patchset.

@@ -7,7 +7,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use toci_core::event::{ChangeKey, ChangeState, EventKind, ProjectName};
+use toci_core::event::{ChangeKey, ChangeState, EventKind, ProjectName, TriggerEvent};
 use toci_edge::git::Mirrors;
 use toci_edge::source::gerrit::GerritSource;
 use toci_edge::source::{Cursors, Heard, Source as _, SourceError};
@@ -49,6 +49,7 @@ async fn a_real_gerrit() {
     gerrit.project("openstack/tripleo-ci");
     gerrit.project("openstack/nova");
     let source = Arc::new(GerritSource::new(gerrit.ssh_config()));
+    source.watch(["openstack/tripleo-ci", "openstack/nova"].map(|p| p.parse().unwrap()).into());
     let mut ear = Ear::listen(source.clone(), Cursors::new());
     ear.until("the link", |h| matches!(h, Heard::Link(Ok(())))).await;
     let (nova, clone) = (gerrit.clone("openstack/nova"), gerrit.clone("openstack/tripleo-ci"));
@@ -201,8 +202,12 @@ async fn changes_merge(world: &World, ear: &mut Ear) {
 /// The second transport: votes, comments, a merge, and events without a stream.
 async fn all_goes_over_rest(world: &World) {
     let source = Arc::new(world.gerrit.by_rest());
+    source.watch(["openstack/nova".parse().unwrap()].into());
     let mut ear = Ear::listen(source.clone(), Cursors::new());
     ear.until("the link", |h| matches!(h, Heard::Link(Ok(())))).await;
+    world.gerrit.branch("openstack/nova", "stable/by-rest");
+    source.poke();
+    moved(&mut ear, "refs/heads/stable/by-rest").await;
     let nova = world.gerrit.folder.path().join("openstack-nova");
     let message = "By REST\n\nChange-Id: I5555555555555555555555555555555555555555";
     let number = world.gerrit.push(&nova, message, "");
@@ -233,17 +238,38 @@ async fn nothing_is_missed_while_nobody_listens(world: &World, ear: Ear) {
         "%wip",
     );
     world.gerrit.gerrit("dev", &format!("review --abandon {late},1"));
+    world.gerrit.branch("openstack/tripleo-ci", "stable/juno");
     let mut ear = Ear::listen(world.source.clone(), cursors);
     ear.event(EventKind::ChangeAbandoned, late).await;
     ear.until("the link", |h| matches!(h, Heard::Link(Ok(())))).await;
+    let event = moved(&mut ear, "refs/heads/stable/juno").await;
+    assert_eq!(event.branch.unwrap().as_str(), "stable/juno");
+    assert!(event.old.unwrap().is_none() && !event.new.unwrap().is_none());
     world.gerrit.gerrit("dev", &format!("review -m thanks {late},1"));
     ear.event(EventKind::CommentAdded, late).await;
     assert_eq!(ear.count(EventKind::PatchsetCreated, late), 1);
     assert_eq!(ear.count(EventKind::CommentAdded, world.second), 1);
+    world.gerrit.branch("openstack/tripleo-ci", "stable/kilo");
+    moved(&mut ear, "refs/heads/stable/kilo").await;
     let again: Vec<_> = ear.seen.iter().filter(|e| before.contains(e)).collect();
     assert!(again.is_empty(), "told again: {again:#?}");
     assert!(world.change(late).await.wip);
     ear.close().await;
+}
+
+/// A branch or tag moved, and that was told once so far.
+async fn moved(ear: &mut Ear, name: &str) -> TriggerEvent {
+    let is_it = |event: &TriggerEvent| {
+        event.kind == EventKind::RefUpdated
+            && event.reference.as_ref().is_some_and(|r| r.as_str() == name)
+    };
+    if !ear.seen.iter().any(is_it) {
+        ear.until(name, |h| matches!(h, Heard::Event { event, .. } if is_it(event))).await;
+    }
+    let mut all = ear.seen.iter().filter(|e| is_it(e));
+    let first = all.next().unwrap().clone();
+    assert_eq!(all.count(), 0, "{name} was told twice");
+    first
 }
 
 async fn it_comes_back_after_an_outage(world: &mut World) {
@@ -256,6 +282,12 @@ async fn it_comes_back_after_an_outage(world: &mut World) {
     assert!(matches!(told, Err(SourceError::Unreachable { .. })), "{told:?}");
     let shown = world.source.change(world.second, None).await;
     assert!(matches!(shown, Err(SourceError::Unreachable { .. })), "{shown:?}");
+    // Nobody is told of that.
+    let bare = world.gerrit.site().join("git/openstack/tripleo-ci.git");
+    for name in ["refs/heads/stable/liberty", "refs/tags/1.0"] {
+        world.gerrit.git(&bare, &["update-ref", name, "refs/heads/master"]);
+    }
+    world.gerrit.git(&bare, &["update-ref", "-d", "refs/heads/stable/juno"]);
     world.gerrit.start_again();
     // It may listen again by now, or not: it is heard once.
     world.gerrit.gerrit("dev", &format!("review -m again {},2", world.second));
@@ -263,5 +295,9 @@ async fn it_comes_back_after_an_outage(world: &mut World) {
     let event = ear.event(EventKind::CommentAdded, world.second).await;
     assert!(event.comment.ends_with("again"), "{event:?}");
     assert_eq!(ear.count(EventKind::CommentAdded, world.second), 1);
+    moved(&mut ear, "refs/heads/stable/liberty").await;
+    moved(&mut ear, "refs/tags/1.0").await;
+    let gone = moved(&mut ear, "refs/heads/stable/juno").await;
+    assert!(gone.new.unwrap().is_none());
     ear.close().await;
 }

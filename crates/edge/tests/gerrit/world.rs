@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use toci_core::event::{Change, EventKind, SourceName, TriggerEvent};
-use toci_core::layout::GerritVote;
+use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 use toci_edge::http::{Http, Secret, Trust, Url};
 use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSource, GerritSsh, Transport};
@@ -127,6 +127,11 @@ impl Gerrit {
         let mut command = Command::new("ssh");
         command.args(self.ssh_options(user)).args(["-p", &self.ssh.to_string()]);
         run(command.args([format!("{user}@127.0.0.1"), format!("gerrit {words}")]))
+    }
+
+    /// A new branch, where master is.
+    pub(crate) fn branch(&self, project: &str, name: &str) {
+        self.gerrit("admin", &format!("create-branch {project} {name} master"));
     }
 
     /// A developer's git.
@@ -264,6 +269,7 @@ pub(crate) fn report(
         message: message.to_owned(),
         votes: votes.collect(),
         merge,
+        mode: MergeMode::default(),
         commit: None,
     }
 }

@@ -1,5 +1,6 @@
 //! `/p/<project>`: the merger's repositories, read only, by git's own `http-backend` (what jobs know as ZUUL_URL). Whoever
-//! reaches the API can fetch; branches, tags and `refs/zuul/` are shown, changes are not.
+//! reaches the API can fetch; branches, tags and `refs/zuul/` are shown, changes are not. `/p/@<source>/<project>` is one
+//! source's; without it, it is the first source's, or of whichever other one has such a project.
 
 use super::error::Problem;
 use super::pipelines::gate;
@@ -29,12 +30,15 @@ pub(super) async fn serve(
     request: Request,
 ) -> Result<Response, Problem> {
     let path = uri.path().strip_prefix("/p/").unwrap_or_default();
-    let Some((project, service)) = parted(path) else { return Err(nothing()) };
+    let Some(Asked { source, project, service }) = parted(path) else { return Err(nothing()) };
     let parts = gate(&api)?;
-    let repository = parts.sources.iter().find_map(|source| {
-        let key = ProjectKey { source: source.name().clone(), name: project.clone() };
+    let first = parts.sources.first().into_iter();
+    let mut sources = first.chain(parts.sources.iter()).map(|known| known.name());
+    let repository = sources.find_map(|known| {
+        let key = ProjectKey { source: known.clone(), name: project.clone() };
         let path = parts.mirrors.path(&key);
-        path.exists().then_some(path)
+        let is_meant = source.is_none_or(|source| source == known.as_str());
+        (is_meant && path.exists()).then_some(path)
     });
     let repository: PathBuf = repository.ok_or_else(nothing)?;
     let query = uri.query().unwrap_or_default();
@@ -74,13 +78,24 @@ fn described(request: &Request) -> (Method, String, bool) {
     (request.method().clone(), header(CONTENT_TYPE), header(CONTENT_ENCODING) == "gzip")
 }
 
-/// `org/name[.git]` and what follows.
-fn parted(path: &str) -> Option<(ProjectName, &str)> {
+/// What is asked for.
+struct Asked<'a> {
+    source: Option<&'a str>,
+    project: ProjectName,
+    service: &'a str,
+}
+
+/// `[@source/]org/name[.git]` and what follows.
+fn parted(path: &str) -> Option<Asked<'_>> {
     let at = ["/info/refs", "/git-upload-pack", "/git-receive-pack"]
         .iter()
         .find_map(|service| path.strip_suffix(service).map(|p| (p, &path[p.len()..])))?;
     let name = at.0.strip_suffix(".git").unwrap_or(at.0);
-    Some((ProjectName::new(name).ok()?, at.1))
+    let (source, name) = match name.strip_prefix('@') {
+        Some(rest) => rest.split_once('/').map(|(source, name)| (Some(source), name))?,
+        None => (None, name),
+    };
+    Some(Asked { source, project: ProjectName::new(name).ok()?, service: at.1 })
 }
 
 fn nothing() -> Problem {
@@ -151,13 +166,17 @@ async fn answer(call: Call, body: Bytes) -> Result<Response, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::parted;
+    use super::{Asked, parted};
 
     #[test]
     fn a_path_is_a_project_and_a_service() {
-        let (name, service) = parted("org/a.git/info/refs").unwrap();
+        let Asked { source, project: name, service } = parted("org/a.git/info/refs").unwrap();
+        assert_eq!(source, None);
+        let other = parted("@other/org/a/info/refs").unwrap();
+        assert_eq!((other.source, other.project.as_str()), (Some("other"), "org/a"));
+        assert!(parted("@other/info/refs").is_none());
         assert_eq!((name.as_str(), service), ("org/a", "/info/refs"));
-        assert_eq!(parted("org/a/git-upload-pack").unwrap().1, "/git-upload-pack");
+        assert_eq!(parted("org/a/git-upload-pack").unwrap().service, "/git-upload-pack");
         for bad in ["../a/info/refs", "a/HEAD", "info/refs", "a/../b/info/refs"] {
             assert!(parted(bad).is_none(), "{bad}");
         }

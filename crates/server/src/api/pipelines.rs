@@ -3,8 +3,9 @@
 use super::error::Problem;
 use super::extract::{Caller, Question};
 use super::state::Shared;
+use crate::config::SourceConfig;
 use crate::gate::{GateParts, GateStartError};
-use crate::tasks::event;
+use crate::tasks::event::{self, Link, Standing};
 use crate::tasks::pipeline::{Ended, GateError};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -18,8 +19,8 @@ use toci_core::layout::PipelineName;
 use toci_core::pipeline::{End, Input, ItemView, JobView, PipelineView, QueueView, Subject};
 use toci_edge::source::SourceError;
 use toci_wire::api::{
-    EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue,
-    Promote, ReferenceOrder,
+    ChangeSource, EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder,
+    PipelineQueue, Promote, ReferenceOrder,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -36,6 +37,7 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(dequeue))
         .routes(routes!(promote))
         .routes(routes!(reconfigure))
+        .routes(routes!(sources))
         .routes(routes!(poke))
 }
 
@@ -171,6 +173,23 @@ async fn reconfigure(State(api): State<Shared>, caller: Caller) -> Result<Status
             "the old layout stays in use; correct the file and try again",
         )),
     }
+}
+
+/// List sources: whether each is heard, and since when.
+#[utoipa::path(get, path = "/sources", tag = "pipelines", security(("token" = ["read_only"])),
+    responses((status = 200, body = Vec<ChangeSource>), (status = "default", body = ErrorBody)))]
+async fn sources(State(api): State<Shared>, caller: Caller) -> Answered<Vec<ChangeSource>> {
+    caller.may_look()?;
+    let parts = gate(&api)?;
+    let found = parts.config.sources.iter().filter_map(|config| {
+        let (name, kind) = match config {
+            SourceConfig::Git(git) => (&git.name, "git"),
+            SourceConfig::Gerrit(gerrit) => (&gerrit.name, "gerrit"),
+            SourceConfig::Github(github) => (&github.name, "github"),
+        };
+        Some(source_of(name, kind, parts.sources.standing(name)?))
+    });
+    Ok(Json(found.collect()))
 }
 
 /// Say that a source has news, e.g. from a hook of its repositories: it is looked at once.
@@ -315,6 +334,24 @@ fn job(view: JobView) -> PipelineJob {
         url: view.url,
         note: view.note,
         waits_for: view.waits_for,
+    }
+}
+
+fn source_of(name: &SourceName, kind: &str, standing: Standing) -> ChangeSource {
+    let (state, why) = match standing.link {
+        Link::Unknown => ("unknown", String::new()),
+        Link::Up => ("up", String::new()),
+        Link::Down(why) => ("down", why),
+    };
+    ChangeSource {
+        name: name.to_string(),
+        kind: kind.to_owned(),
+        state: state.to_owned(),
+        since_us: standing.since.0,
+        why,
+        event_us: standing.event.map(|at| at.0),
+        malformed: standing.malformed,
+        last_malformed: standing.last_malformed,
     }
 }
 

@@ -172,7 +172,10 @@ impl Desk {
         // A pipeline of several sources: each is told of its own changes only.
         let own = self.sources.get(source).filter(|s| *s.name() == change.key.source);
         let Some(source) = own else { return Told::Well { merged: false } };
+        let layout = self.gate.layout().await.ok();
+        let project = layout.as_ref().and_then(|layout| layout.projects.get(&change.project));
         let report = SourceReport {
+            mode: project.map(|project| project.merge_mode).unwrap_or_default(),
             action: wish.action,
             pipeline: wish.pipeline.0.clone(),
             change: change.clone(),
@@ -183,7 +186,9 @@ impl Desk {
         };
         match source.report(&report).await {
             Ok(merged) => Told::Well { merged },
-            Err(error @ SourceError::Unreachable { .. }) => Told::Later(error.to_string()),
+            Err(error @ SourceError::Unreachable { .. }) => {
+                Told::Later(self.sources.complaint(source.name(), &error))
+            }
             Err(error @ SourceError::Refused { .. }) => Told::Refused(error.to_string()),
         }
     }

@@ -24,8 +24,8 @@ pub use lease::{
 };
 pub use node::{ImageState, Node, NodeHold, NodeImage, NodeState, Provider};
 pub use pipeline::{
-    EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote,
-    ReferenceOrder,
+    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue,
+    Promote, ReferenceOrder,
 };
 pub use run::{ConsoleText, EVENT_CONSOLE, EVENT_RUN, Run, RunState, RunTrouble};
 pub use stream::{

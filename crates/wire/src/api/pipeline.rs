@@ -9,6 +9,7 @@
 //! GET  /items/{id}                    -> PipelineItem         read-only
 //! GET  /ended-items                   -> [EndedItem]          read-only, the newest first
 //! POST /reconfigure                   -> 204                  operator: reads the layout anew
+//! GET  /sources                       -> [ChangeSource]       read-only: whether each is heard, and since when
 //! POST /sources/{source}/poke         -> 204                  client: there is news, look at once
 //! ```
 
@@ -158,4 +159,25 @@ pub struct EndedItem {
     pub ended_us: i64,
     /// What was told; empty when nothing was.
     pub message: String,
+}
+
+/// A source of changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeSource {
+    /// What layouts call it.
+    pub name: String,
+    /// `gerrit`, `git` or `github`.
+    pub kind: String,
+    /// `up`: it is heard. `down`: it is not, and tried again. `unknown`: not known yet.
+    pub state: String,
+    /// Since when.
+    pub since_us: i64,
+    /// Why it is down; else empty.
+    pub why: String,
+    /// When it last told an event.
+    pub event_us: Option<i64>,
+    /// What came since the server started that was no event, and was passed over.
+    pub malformed: u64,
+    /// The last of it; empty when there was none.
+    pub last_malformed: String,
 }

@@ -32,9 +32,9 @@ fn reporters(map: &Map<'_>, key: &str, source: &SourceName, found: &mut Findings
                 found.note(*mark, &path, "results are kept by the server; see `toci run list`")
             }
             _ => match SourceName::new(name.as_str()) {
-                // Zuul 2 calls its one source `gerrit`, whatever the connection is called.
                 Ok(named) => {
-                    let to = if name == "gerrit" { source.clone() } else { named };
+                    let to = if found.is_any_source(name) { source.clone() } else { named };
+                    found.must_be_source(&to, *mark, &path);
                     out.extend(votes(node, &path, to, found));
                 }
                 Err(bad) => found.error(*mark, &path, bad.to_string(), "smtp, webhook or a source"),

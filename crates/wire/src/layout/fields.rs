@@ -3,6 +3,7 @@
 use super::tree::{Kind, Mark, Node};
 use core::fmt;
 use std::collections::BTreeSet;
+use toci_core::event::SourceName;
 
 /// After so many errors no more suggestions are looked for: each takes its time, and nobody reads them all.
 const NEAREST_MAX: usize = 100;
@@ -62,6 +63,8 @@ pub(super) struct Findings {
     pub(super) notes: Vec<Note>,
     /// How many regular expressions there were, and how many there may be: for files that strangers write.
     patterns: Option<(usize, usize)>,
+    /// The sources that are known by name; all of them when it says so.
+    sources: (Vec<SourceName>, bool),
 }
 
 /// Whether one more regular expression may be compiled.
@@ -78,7 +81,27 @@ pub(super) enum Budget {
 impl Findings {
     pub(super) fn new(file: &str) -> Findings {
         let file = file.to_owned();
-        Findings { file, errors: Vec::new(), notes: Vec::new(), patterns: None }
+        let sources = (Vec::new(), false);
+        Findings { file, errors: Vec::new(), notes: Vec::new(), patterns: None, sources }
+    }
+
+    /// These are the sources; `all`: there are no others.
+    pub(super) fn with_sources(file: &str, sources: &[SourceName], all: bool) -> Findings {
+        Findings { sources: (sources.to_vec(), all), ..Findings::new(file) }
+    }
+
+    /// Zuul 2 calls its one source `gerrit`, whatever the connection is called: that is meant unless one is called so.
+    pub(super) fn is_any_source(&self, name: &str) -> bool {
+        name == "gerrit" && !self.sources.0.iter().any(|source| source.as_str() == name)
+    }
+
+    /// A source that nobody has is an error, when all are known.
+    pub(super) fn must_be_source(&mut self, name: &SourceName, mark: Mark, path: &str) {
+        if self.sources.1 && !self.sources.0.contains(name) {
+            let known: Vec<&str> = self.sources.0.iter().map(SourceName::as_str).collect();
+            let expected = format!("a source of toci.toml: {}", known.join(", "));
+            self.error(mark, path, format!("there is no source `{name}`"), expected);
+        }
     }
 
     /// Of a file that strangers write: at most so many regular expressions.

@@ -47,7 +47,21 @@ const KEYS: &[&str] =
 /// Reads a layout. `file` is named in errors; `source` is what `source:` means when it is left out.
 #[must_use]
 pub fn read(file: &str, text: &str, source: &SourceName) -> Read {
-    let mut found = Findings::new(file);
+    let found = Findings::with_sources(file, std::slice::from_ref(source), false);
+    read_with(text, source, found)
+}
+
+/// Reads a layout for a server with these sources, the first of which is meant where none is named; there must be one.
+/// A source that is named and is none of them is an error.
+#[must_use]
+pub fn read_for(file: &str, text: &str, sources: &[SourceName]) -> Read {
+    match sources.first() {
+        Some(first) => read_with(text, first, Findings::with_sources(file, sources, true)),
+        None => Read::default(),
+    }
+}
+
+fn read_with(text: &str, source: &SourceName, mut found: Findings) -> Read {
     let layout = match tree::parse(text, tree::LAYOUT) {
         Ok(root) => read_root(&root, source, &mut found),
         Err((mark, what)) => {

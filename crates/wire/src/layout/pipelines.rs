@@ -76,9 +76,11 @@ pub(super) fn read(
     let map = Map { path: format!("pipeline {name}"), ..map };
     map.known(KEYS, found);
     let source = match map.text("source", found) {
-        // Zuul 2 calls its one source `gerrit`, whatever the connection is called.
-        Some(named) if named != "gerrit" => match SourceName::new(named) {
-            Ok(source) => source,
+        Some(named) if !found.is_any_source(&named) => match SourceName::new(named) {
+            Ok(source) => {
+                found.must_be_source(&source, map.mark, &map.path);
+                source
+            }
             Err(bad) => {
                 found.error(map.mark, &map.path, bad.to_string(), "a source of toci.toml");
                 default.clone()
@@ -180,8 +182,7 @@ fn triggers(map: &Map<'_>, source: &SourceName, found: &mut Findings) -> Vec<Tri
         let trigger = match name.as_str() {
             "timer" => Trigger::Timer,
             "zuul" => Trigger::Zuul,
-            "gerrit" => Trigger::Source,
-            named if named == source.as_str() => Trigger::Source,
+            named if named == source.as_str() || found.is_any_source(named) => Trigger::Source,
             other => {
                 let what = format!("`{other}` is not this pipeline's source");
                 found.error(*mark, &map.path, what, format!("{source}, timer or zuul"));

@@ -88,7 +88,11 @@ fn one(
     };
     let source = match map.text("source", found).map(SourceName::new) {
         None => default.clone(),
-        Some(Ok(source)) => source,
+        Some(Ok(source)) if found.is_any_source(source.as_str()) => default.clone(),
+        Some(Ok(source)) => {
+            found.must_be_source(&source, node.mark, &map.path);
+            source
+        }
         Some(Err(bad)) => {
             found.error(node.mark, &map.path, bad.to_string(), "a source of toci.toml");
             return None;

@@ -1,6 +1,6 @@
 //! Layouts that load, and layouts that do not.
 
-use super::read;
+use super::{read, read_for};
 use std::time::Duration;
 use toci_core::event::{EventKind, ProjectKey, ProjectName, SourceName};
 use toci_core::layout::{
@@ -359,4 +359,36 @@ proptest::proptest! {
         let found = read("l.yaml", &text, &source());
         proptest::prop_assert!(found.layout.is_some() == found.errors.is_empty());
     }
+}
+
+/// `gerrit` means the one source of Zuul 2, until some source is called so; a name that no source has is told.
+#[test]
+fn sources_are_those_of_the_server() {
+    let text = "
+pipelines:
+  - {name: check, manager: independent, source: gerrit, trigger: {gerrit: [{event: patchset-created}]}, success: {gerrit: {}}}
+projects: [{name: a, source: gerrit, check: [j]}, {name: a, source: local, check: [j]}]
+";
+    let name = |text: &str| SourceName::new(text).unwrap();
+    let alone = read_for("l", text, &[name("local")]);
+    assert_eq!(
+        alone.errors[0].to_string().split(" (").next(),
+        Some("l:4:51: project a: this project is defined twice")
+    );
+    let both = read_for("l", text, &[name("local"), name("gerrit")]).layout.unwrap();
+    assert_eq!(both.pipelines[0].source, name("gerrit"));
+    let reporter = &both.pipelines[0].actions.success[0];
+    assert!(matches!(reporter, Reporter::Source { source, .. } if *source == name("gerrit")));
+    assert_eq!(both.projects.len(), 2, "two projects of one name");
+    let odd = text.replace("local", "locla");
+    let wrong = read_for("l", &odd, &[name("local"), name("gerrit")]);
+    let told: Vec<String> = wrong.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "l:4:51: project a: there is no source `locla` (expected a source of toci.toml: local, gerrit)"
+        ]
+    );
+    assert!(read("l", &odd, &name("gerrit")).errors.is_empty(), "offline, others may exist");
+    assert!(read_for("l", text, &[]).layout.is_none());
 }

@@ -31,7 +31,7 @@ pub struct GerritConfig {
 pub enum Transport {
     /// Over SSH; what is fetched comes over HTTP if there is a password for it.
     Ssh(GerritSsh, Option<GerritHttp>),
-    /// Over HTTP only. Nothing streams there: it is looked at so often, and moves of branches and tags are not seen.
+    /// Over HTTP only. Nothing streams there: it is looked at so often.
     Rest(GerritHttp, Duration),
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Gerrit says nothing when a stream begins, so one can only be sure of it some time later. What was missed is therefore
 //! asked for twice: at once, and when the stream has stood for [`SETTLE`]. What was told is remembered, so that it is
-//! not told again; the part of that memory that a restart needs is in the cursor.
+//! not told again; the part of that memory that a restart needs is in the cursors.
 
+use super::branches::{BRANCHES_EVERY, Branches};
 use super::config::{GerritSsh, Transport};
 use super::event::{EVENT_MAX_BYTES, Told, read};
 use super::missed::missed;
@@ -13,9 +14,9 @@ use crate::source::{Cursors, Heard};
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use toci_core::event::{EventKind, TriggerEvent};
+use toci_core::pause::Pause;
 use toci_core::time::Time;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::ChildStdout;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -34,11 +35,11 @@ const TOLD_IN_CURSOR_MAX: usize = 100;
 /// Comments and changes of state that are alike are one if they lie no further apart: the stream says when an event was
 /// sent, the change's own record when it happened. Rather one event twice than two taken for one.
 const ALIKE: Duration = Duration::from_secs(5);
-/// The only cursor: the time of the last event in seconds, then what was told shortly before.
+/// The cursor of what is asked for by queries; branches and tags have their own. The time of the last event in seconds, then what was told shortly before.
 pub(super) const CURSOR: &str = "heard";
 
 /// The receiver has gone.
-struct Gone;
+pub(super) struct Gone;
 
 /// What was told lately.
 #[derive(Debug, Default)]
@@ -131,24 +132,29 @@ fn key_of(event: &TriggerEvent) -> u64 {
     })
 }
 
-fn now() -> u64 {
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-struct Ear<'a> {
-    gerrit: &'a GerritSource,
+/// Who listens.
+pub(super) struct Ear<'a> {
+    pub(super) gerrit: &'a GerritSource,
     out: mpsc::Sender<Heard>,
     memory: Memory,
     /// What was last said of the link, so that an hour of the same is one line.
     link: Option<Result<(), String>>,
     /// What was last said to be left out, likewise.
     left_out: Vec<String>,
+    pub(super) branches: Branches,
 }
 
 /// Returns when nobody listens any more.
 pub(super) async fn listen(gerrit: &GerritSource, since: Cursors, out: mpsc::Sender<Heard>) {
     let memory = Memory::read(since.get(CURSOR), now());
-    let mut ear = Ear { gerrit, out: out.clone(), memory, link: None, left_out: Vec::new() };
+    let branches = Branches::new(&since, gerrit.watched());
+    let (link, left_out) = (None, Vec::new());
+    let mut ear = Ear { gerrit, out: out.clone(), memory, link, left_out, branches };
     tokio::select! {
         Gone = ear.forever() => {}
         () = out.closed() => {}
@@ -160,7 +166,7 @@ impl Ear<'_> {
         if self.say(Heard::Cursor(self.memory.cursor())).await.is_err() {
             return Gone;
         }
-        let mut pause = RETRY_FIRST;
+        let mut pause = Pause::new(RETRY_FIRST, RETRY_MAX);
         loop {
             let began = Instant::now();
             let heard = match &self.gerrit.config().transport {
@@ -175,13 +181,12 @@ impl Ear<'_> {
                 return Gone;
             }
             if began.elapsed() > SETTLE {
-                pause = RETRY_FIRST;
+                pause.reset();
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause.longer()) => {}
                 () = self.gerrit.poked() => {}
             }
-            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
@@ -198,6 +203,8 @@ impl Ear<'_> {
         if let Some(why) = self.catch_up(since).await? {
             return Ok(why);
         }
+        self.branches.hurry();
+        self.look_at_branches(None).await?;
         if let Ok(Some(_)) = stream.child.try_wait() {
             return Ok(complaint(stream).await);
         }
@@ -206,6 +213,7 @@ impl Ear<'_> {
         tokio::pin!(settled);
         let mut is_settled = false;
         loop {
+            let due = Branches::is_due(self.branches.due());
             tokio::select! {
                 line = lines.next() => match line {
                     Ok(Some(Line::Text(text))) => self.hear(&text).await?,
@@ -220,21 +228,27 @@ impl Ear<'_> {
                     if let Some(why) = self.catch_up(since).await? {
                         return Ok(why);
                     }
+                    self.branches.hurry();
                 }
+                () = due => self.look_at_branches(None).await?,
+                Ok(()) = self.branches.watched.changed() => self.branches.hurry(),
             }
         }
     }
 
     /// Without a stream: looks now and then; says why it could not.
     async fn look(&mut self, every: Duration) -> Result<String, Gone> {
+        self.branches.hurry();
         loop {
             if let Some(why) = self.catch_up(self.memory.since()).await? {
                 return Ok(why);
             }
+            self.look_at_branches(Some(BRANCHES_EVERY)).await?;
             self.say_link(Ok(())).await?;
             tokio::select! {
                 () = tokio::time::sleep(every) => {}
-                () = self.gerrit.poked() => {}
+                () = self.gerrit.poked() => self.branches.hurry(),
+                Ok(()) = self.branches.watched.changed() => self.branches.hurry(),
             }
         }
     }
@@ -242,7 +256,7 @@ impl Ear<'_> {
     async fn hear(&mut self, line: &str) -> Result<(), Gone> {
         let now = Time(i64::try_from(now()).unwrap_or(i64::MAX).saturating_mul(1_000_000));
         match read(&self.gerrit.config().name, line, now) {
-            Ok(Told::Event(event)) => self.tell(*event).await,
+            Ok(Told::Event(event)) => self.hear_event(*event).await,
             Ok(Told::Other) => Ok(()),
             Err(e) => self.say(Heard::Malformed(format!("{e}: {line:.200}"))).await,
         }
@@ -266,7 +280,7 @@ impl Ear<'_> {
         Ok(None)
     }
 
-    async fn tell(&mut self, event: TriggerEvent) -> Result<(), Gone> {
+    pub(super) async fn tell(&mut self, event: TriggerEvent) -> Result<(), Gone> {
         if !self.memory.is_new(&event) {
             return Ok(());
         }
@@ -282,7 +296,7 @@ impl Ear<'_> {
         self.say(Heard::Link(link)).await
     }
 
-    async fn say(&self, heard: Heard) -> Result<(), Gone> {
+    pub(super) async fn say(&self, heard: Heard) -> Result<(), Gone> {
         self.out.send(heard).await.map_err(|_| Gone)
     }
 }
@@ -305,24 +319,25 @@ async fn complaint(mut stream: Group) -> String {
     if text.is_empty() { "the stream of events ended".to_owned() } else { text }
 }
 
-enum Line {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
     Text(String),
     TooLong,
 }
 
 /// Lines of limited length. What was read stays when a wait is given up.
-struct Lines {
-    from: BufReader<ChildStdout>,
+pub(super) struct Lines<R> {
+    from: BufReader<R>,
     line: Vec<u8>,
     too_long: bool,
 }
 
-impl Lines {
-    fn new(from: ChildStdout) -> Lines {
+impl<R: AsyncRead + Unpin> Lines<R> {
+    pub(super) fn new(from: R) -> Lines<R> {
         Lines { from: BufReader::new(from), line: Vec::new(), too_long: false }
     }
 
-    async fn next(&mut self) -> std::io::Result<Option<Line>> {
+    pub(super) async fn next(&mut self) -> std::io::Result<Option<Line>> {
         loop {
             let piece = self.from.fill_buf().await?;
             if piece.is_empty() {

@@ -15,7 +15,7 @@ use crate::source::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use toci_core::event::{Change, ChangeState, ProjectName, SourceName, normal_label};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// What ssh itself ends with when there is no connection (any more).
 const SSH_BROKEN: i32 = 255;
@@ -60,6 +60,8 @@ pub struct GerritSource {
     /// Where its changes are shown, learnt from answers; with what is configured, what `Depends-On` may begin with.
     addresses: Mutex<BTreeSet<String>>,
     poke: Notify,
+    /// The projects that pipelines know.
+    watched: watch::Sender<BTreeSet<ProjectName>>,
 }
 
 impl GerritSource {
@@ -71,6 +73,7 @@ impl GerritSource {
             labels: Mutex::default(),
             addresses: Mutex::default(),
             poke: Notify::new(),
+            watched: watch::Sender::default(),
         }
     }
 
@@ -81,6 +84,11 @@ impl GerritSource {
     /// Waits until somebody says that there is news.
     pub(super) async fn poked(&self) {
         self.poke.notified().await;
+    }
+
+    /// The projects whose branches and tags matter.
+    pub(super) fn watched(&self) -> watch::Receiver<BTreeSet<ProjectName>> {
+        self.watched.subscribe()
     }
 
     pub(super) fn unreachable(&self, why: impl Into<String>) -> SourceError {
@@ -323,7 +331,15 @@ impl Source for GerritSource {
     }
 
     fn poke(&self) {
-        self.poke.notify_waiters();
+        self.poke.notify_one();
+    }
+
+    fn watch(&self, projects: BTreeSet<ProjectName>) {
+        self.watched.send_if_modified(|known| {
+            let changed = *known != projects;
+            *known = projects;
+            changed
+        });
     }
 
     fn change<'a>(

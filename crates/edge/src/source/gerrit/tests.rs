@@ -1,9 +1,10 @@
 //! Reading what a real Gerrit said: `fixtures/*-3.10.jsonl` are recorded from Gerrit 3.10.2 started by
 //! `examples/gerrit/gerrit.sh`. Lines of 2.8, which cannot be got any more, are written after its documentation.
 
+use super::event::EVENT_MAX_BYTES;
 use super::event::{Told, read, votes_of_text};
 use super::json::ChangeJson;
-use super::listen::{CURSOR, Memory};
+use super::listen::{CURSOR, Line, Lines, Memory};
 use super::missed::{calendar, of_change, seconds_of};
 use super::query::{NoAnswer, change_of, read_rows};
 use toci_core::event::{
@@ -125,6 +126,33 @@ fn what_is_no_event_says_why() {
         let error = read(&source(), line, Time(0)).unwrap_err().to_string();
         assert!(error.contains(expected), "{line}: {error}");
     }
+}
+
+/// A line that is too long, one of other bytes than text, empty ones, one that was cut: each is one line, and the good
+/// ones around it are read as if nothing had been.
+#[tokio::test]
+async fn a_stream_of_odd_lines_keeps_its_good_ones() {
+    let good = STREAM.lines().next().unwrap();
+    let mut bytes = format!("{good}\n\n \r\n").into_bytes();
+    bytes.extend(vec![b'x'; EVENT_MAX_BYTES + 1]);
+    bytes.extend(format!("\n{good}\n").into_bytes());
+    bytes.extend(b"\xff\xfe\0{\n");
+    bytes.extend(vec![b'y'; EVENT_MAX_BYTES]);
+    bytes.extend(format!("\n{good}\n{{\"type\":\"comment-add").into_bytes());
+    let mut lines = Lines::new(&bytes[..]);
+    let mut read = Vec::new();
+    while let Some(line) = lines.next().await.unwrap() {
+        read.push(match line {
+            Line::Text(text) if text == good => "good".to_owned(),
+            Line::Text(text) => match super::event::read(&source(), &text, Time(0)) {
+                Err(why) => why.to_string().chars().take(15).collect(),
+                Ok(told) => panic!("{told:?}"),
+            },
+            Line::TooLong => "too long".to_owned(),
+        });
+    }
+    let odd = "it is no event:";
+    assert_eq!(read, ["good", "too long", "good", odd, odd, "good"], "the cut one is no line");
 }
 
 #[test]

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use toci_core::chain::Chain;
 use toci_core::event::{
-    Branch, Change, ChangeKey, Person, ProjectKey, ProjectName, RefName, SourceName, TriggerEvent,
+    Branch, Change, ChangeKey, EventKind, Person, ProjectKey, ProjectName, RefName, SourceName,
+    TriggerEvent,
 };
 use toci_core::time::Time;
 use tokio::sync::{Notify, mpsc};
@@ -179,6 +180,11 @@ impl GitSource {
             Err(why) => return Ok(Err(why)),
         };
         let mut link = Ok(());
+        let gone: Vec<ProjectName> =
+            heard.keys().filter(|name| self.is_gone(name)).cloned().collect();
+        for name in gone {
+            self.tell_gone(&name, heard.remove(&name).unwrap_or_default(), out).await?;
+        }
         for name in projects {
             let now = match self.look(&name).await {
                 Ok(now) => now.refs,
@@ -209,6 +215,47 @@ impl GitSource {
             heard.insert(name, now);
         }
         Ok(link)
+    }
+
+    /// A repository that was removed: its open changes are given up.
+    async fn tell_gone(
+        &self,
+        name: &ProjectName,
+        refs: Snapshot,
+        out: &mpsc::Sender<Heard>,
+    ) -> Result<(), mpsc::error::SendError<Heard>> {
+        out.send(Heard::Malformed(format!("the repository of {name} is gone"))).await?;
+        let cursor = (name.to_string(), "{}".to_owned());
+        let known = || Known { refs: refs.clone(), head: None };
+        self.known().entry(name.clone()).or_insert_with(known);
+        for (number, patchset) in refs::changes(&refs) {
+            let step = Step {
+                kind: EventKind::ChangeAbandoned,
+                change: Some((number, Some(patchset))),
+                line: None,
+                by: String::new(),
+                votes: Vec::new(),
+            };
+            if let Some(event) = self.event(name, &refs, &step) {
+                let text = serde_json::to_string(&refs).unwrap_or_default();
+                let cursor = (name.to_string(), text);
+                out.send(Heard::Event { event: Box::new(event), cursor }).await?;
+            }
+        }
+        self.known().remove(name);
+        out.send(Heard::Cursor(cursor)).await
+    }
+
+    /// Whether a project's repository was removed: what is known of it counts no more.
+    pub(super) fn is_gone(&self, name: &ProjectName) -> bool {
+        match &self.config.place {
+            // A root without anything is rather a file system that is not mounted.
+            Place::Root(root) => {
+                let something = std::fs::read_dir(root).is_ok_and(|mut all| all.next().is_some());
+                something && !root.join(format!("{name}.git")).exists()
+            }
+            Place::Url { .. } => false,
+        }
     }
 
     fn event(&self, name: &ProjectName, refs: &Snapshot, step: &Step) -> Option<TriggerEvent> {

@@ -61,7 +61,7 @@ impl GitSource {
     /// The project of a change; everything is looked at when no known project has it.
     async fn home_now(&self, number: u64) -> Result<Option<ProjectName>, SourceError> {
         if let Some(project) = self.home(number) {
-            return Ok(Some(project));
+            return Ok((!self.is_gone(&project)).then_some(project));
         }
         for name in self.projects().map_err(|why| SourceError::Unreachable {
             source_name: self.config.name.to_string(),
@@ -262,8 +262,12 @@ impl GitSource {
         Ok(found)
     }
 
+    /// For another source's change: a bare number is one of that source's own.
     pub(super) async fn found(&self, footer: &str) -> Result<Vec<Change>, SourceError> {
         let mut changes = Vec::new();
+        if footer.starts_with(|first: char| first.is_ascii_digit()) {
+            return Ok(changes);
+        }
         for key in self.keys_of(footer).await? {
             changes.extend(self.change_now(key.number, None).await?);
         }

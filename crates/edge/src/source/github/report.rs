@@ -9,7 +9,7 @@ use crate::http::Method;
 use crate::source::{SourceError, SourceReport};
 use serde_json::{Value, json};
 use toci_core::event::ChangeState;
-use toci_core::layout::GerritVote;
+use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 
 /// Longest comment, in characters: GitHub takes 65,536.
@@ -164,12 +164,22 @@ async fn merge(api: &Api, pull: &Pull, report: &SourceReport) -> Result<bool, So
         GerritVote::Flag(flag) => MergeMethod::named(flag),
         GerritVote::Label(..) => None,
     });
-    let method = asked.unwrap_or(api.config.merge);
+    let method = asked.unwrap_or_else(|| method(report.mode, api.config.merge));
     let body = json!({"sha": report.change.revision.as_str(), "merge_method": method.word()});
     let url = api.url(&pull.project, &format!("/pulls/{}/merge", pull.number));
     let answer = api.change(Method::PUT, &url, &body).await?;
     let answer: Value = answer.json().map_err(|e| api.unreachable(e.to_string()))?;
     Ok(answer["merged"].as_bool().unwrap_or(false))
+}
+
+/// The layout's way; the source's own when the layout leaves it open.
+fn method(mode: MergeMode, usual: MergeMethod) -> MergeMethod {
+    match mode {
+        MergeMode::MergeResolve => usual,
+        MergeMode::Merge => MergeMethod::Merge,
+        MergeMode::Squash => MergeMethod::Squash,
+        MergeMode::CherryPick => MergeMethod::Rebase,
+    }
 }
 
 /// The first address in the text, mostly of a job's log.

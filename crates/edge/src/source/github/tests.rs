@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use toci_core::event::{Change, ChangeState, EventKind, SourceName, TriggerEvent};
-use toci_core::layout::GerritVote;
+use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 use tokio::sync::mpsc;
 
@@ -422,7 +422,16 @@ async fn told(
     let message = "Build succeeded.\n\n- http://logs/1 : SUCCESS\n".to_owned();
     let pipeline = "gate".to_owned();
     source
-        .report(&SourceReport { action, pipeline, change, message, votes, merge, commit: None })
+        .report(&SourceReport {
+            action,
+            pipeline,
+            change,
+            message,
+            votes,
+            merge,
+            mode: MergeMode::default(),
+            commit: None,
+        })
         .await
 }
 
@@ -459,6 +468,37 @@ async fn results_become_statuses_comments_and_merges() {
 }
 
 #[tokio::test]
+async fn a_layouts_merge_mode_is_githubs_method() {
+    let hub = Hub::start().await;
+    let source = hub.source();
+    hub.pull("octo/hello", &pull(5, A, ""));
+    hub.set("PUT /repos/octo/hello/pulls/5/merge", 200, json!({"sha": C, "merged": true}));
+    let change = source.change(5, None).await.unwrap().unwrap();
+    let flag = || vec![GerritVote::Flag("merge".into())];
+    for (mode, votes, expected) in [
+        (MergeMode::MergeResolve, vec![], "merge"),
+        (MergeMode::Merge, vec![], "merge"),
+        (MergeMode::Squash, vec![], "squash"),
+        (MergeMode::CherryPick, vec![], "rebase"),
+        (MergeMode::Squash, flag(), "merge"),
+    ] {
+        let report = SourceReport {
+            action: ReportAction::Success,
+            pipeline: "gate".into(),
+            change: change.clone(),
+            message: String::new(),
+            votes,
+            merge: true,
+            mode,
+            commit: None,
+        };
+        assert_eq!(source.report(&report).await, Ok(true));
+        let merge = hub.changes().into_iter().rfind(|seen| seen.target.ends_with("/merge"));
+        assert_eq!(merge.unwrap().json()["merge_method"], expected, "{mode:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_github_refuses_is_told_apart_from_what_may_pass() {
     let hub = Hub::start().await;
     let source = hub.source();
@@ -491,6 +531,7 @@ async fn what_github_refuses_is_told_apart_from_what_may_pass() {
         message: String::new(),
         votes: vec![],
         merge: true,
+        mode: MergeMode::default(),
         commit: None,
     };
     assert_eq!(source.report(&report).await, Ok(true));

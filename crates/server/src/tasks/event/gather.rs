@@ -1,8 +1,11 @@
 //! Which changes the gate has to see with one: what it needs, over all sources, and what needs it.
 
+use super::now;
+use super::standing::{Link, Standing, Standings, moment};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use toci_core::event::{Change, ChangeKey, ChangeState, SourceName};
+use toci_core::layout::Layout;
 use toci_edge::source::{CHANGES_MAX, Source, SourceError, depends_on};
 
 /// All sources by name.
@@ -10,6 +13,7 @@ use toci_edge::source::{CHANGES_MAX, Source, SourceError, depends_on};
 pub struct Sources {
     first: Option<SourceName>,
     all: Arc<BTreeMap<SourceName, Arc<dyn Source>>>,
+    pub(super) standings: Standings,
 }
 
 impl Sources {
@@ -17,8 +21,10 @@ impl Sources {
     #[must_use]
     pub fn new(sources: Vec<Arc<dyn Source>>) -> Sources {
         let first = sources.first().map(|s| s.name().clone());
+        let standings = Standings::default();
+        sources.iter().for_each(|source| standings.begin(source.name(), now()));
         let all = sources.into_iter().map(|s| (s.name().clone(), s)).collect();
-        Sources { first, all: Arc::new(all) }
+        Sources { first, all: Arc::new(all), standings }
     }
 
     /// The source of this name.
@@ -37,6 +43,31 @@ impl Sources {
     #[must_use]
     pub fn first(&self) -> Option<&Arc<dyn Source>> {
         self.first.as_ref().and_then(|name| self.all.get(name))
+    }
+
+    /// How it stands with a source.
+    #[must_use]
+    pub fn standing(&self, name: &SourceName) -> Option<Standing> {
+        self.standings.get(name)
+    }
+
+    /// What a source says of itself, and since when it is not heard, if it is not.
+    #[must_use]
+    pub fn complaint(&self, name: &SourceName, error: &SourceError) -> String {
+        match self.standing(name) {
+            Some(Standing { link: Link::Down(_), since, .. }) => {
+                format!("{error} (not heard since {})", moment(since))
+            }
+            Some(_) | None => error.to_string(),
+        }
+    }
+
+    /// Tells each source which of its projects pipelines know.
+    pub fn watch(&self, layout: &Layout) {
+        for source in self.iter() {
+            let own = layout.projects.keys().filter(|project| project.source == *source.name());
+            source.watch(own.map(|project| project.name.clone()).collect());
+        }
     }
 
     /// All of them.

@@ -2,10 +2,12 @@
 
 mod follow;
 mod gather;
+mod standing;
 mod timer;
 
 pub(crate) use follow::{follow, follow_merges, named};
 pub use gather::{Sources, gather};
+pub use standing::{Link, Standing};
 pub(crate) use timer::run_timers;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use toci_core::event::SourceName;
 use toci_core::id::RunId;
 use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish, Wanted};
 use toci_core::run::record::Record;
@@ -76,8 +77,10 @@ pub struct Parts {
     pub lease_max: Duration,
     /// Repositories come from there.
     pub mirrors: Arc<Mirrors>,
-    /// ZUUL_URL.
+    /// ZUUL_URL, for projects of the first source.
     pub merger_url: String,
+    /// The first source.
+    pub first_source: Option<SourceName>,
     /// Nodes come from there.
     pub nodes: Arc<dyn Nodes>,
     /// Logs go there.
@@ -86,6 +89,18 @@ pub struct Parts {
     pub collection: Collection,
     /// Settings.
     pub config: RunConfig,
+}
+
+impl Parts {
+    /// ZUUL_URL, for a project of this source: other sources may have projects of the same name.
+    pub(super) fn merger_url(&self, source: &SourceName) -> String {
+        let url = self.merger_url.trim_end_matches('/');
+        if self.first_source.as_ref() == Some(source) {
+            url.to_owned()
+        } else {
+            format!("{url}/@{source}")
+        }
+    }
 }
 
 /// The handle by which everybody else reaches the runs; clones are cheap.

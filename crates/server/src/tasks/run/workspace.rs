@@ -145,18 +145,18 @@ pub(super) async fn set_up(
     session: &Session,
     places: &Places,
     cache: &str,
-    merger_url: &str,
+    merger_url: impl Fn(&SourceName) -> String,
     plan: &Plan,
 ) -> Result<Vec<Placed>, SetUpError> {
     let one = |(key, checkout): &(ProjectKey, Checkout)| {
         let (key, checkout) = (key.clone(), checkout.clone());
         let own = plan.own.as_ref().filter(|(own, _)| *own == key).map(|(_, c)| c.clone());
+        let origin = format!("{}/{}", merger_url(&key.source), key.name);
         async move {
             let (from, commit) = resolve(mirrors, &key, &checkout, own).await?;
             let folder = format!("{}/{}", places.base, checkout.folder);
             let git = Git::new(mirrors.path(&key), Vec::new());
             let placed = Placed { project: key, folder, from, commit };
-            let origin = format!("{}/{}", merger_url.trim_end_matches('/'), placed.project.name);
             send(&git, session, &placed, cache, &origin).await?;
             Ok::<Placed, SetUpError>(placed)
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use toci_core::pipeline::{RunUpdate, RunWish};
 use toci_core::run::record::{RunNode, SshWay};
 use toci_core::run::steps::Event;
-use toci_core::run::variables::Variables;
+use toci_core::run::variables::{self, Variables};
 use toci_edge::node::console::Mask;
 use toci_edge::node::{SMALL_LIMIT, Session, quoted};
 
@@ -143,7 +143,9 @@ impl Drive {
         self.tell(update).await;
         let deadline = self.deadline();
         let (parts, wish, places) = (&self.parts, &self.wish, &self.places);
-        let usual = environment::usual(wish, &parts.merger_url, places, &self.nodes);
+        let url = variables::source(wish).map(|source| parts.merger_url(source));
+        let url = url.as_deref().unwrap_or(&parts.merger_url);
+        let usual = environment::usual(wish, url, places, &self.nodes);
         let te = self.tenancy.as_ref();
         let work = set_up(parts, wish, places, &session, &usual, &self.secrets, te);
         match self.stops.or(deadline, Heed::All, work).await {
@@ -252,7 +254,7 @@ async fn set_up(
     };
     let (text, odd) = environment::file(usual, secrets, &te);
     session.put(&format!("{}/environment", places.control), text.as_bytes(), 0o600).await?;
-    let (cache, url) = (&config.git_cache, &parts.merger_url);
+    let (cache, url) = (&config.git_cache, |source: &_| parts.merger_url(source));
     let placed = workspace::set_up(&parts.mirrors, session, places, cache, url, &plan).await?;
     Ok(Ready { placed, secrets: hidden, odd })
 }

@@ -265,6 +265,7 @@ impl World {
             lease_max,
             mirrors,
             merger_url: "http://zm/p".into(),
+            first_source: SourceName::new("local").ok(),
             nodes: nodes.clone(),
             archive: shelf.clone(),
             collection: Collection::of(rules, &book, &relay),
