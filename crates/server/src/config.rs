@@ -432,6 +432,23 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_gate_can_be_used() {
+        let page = include_str!("../../../docs/server.md");
+        let text = page.split("```toml\n").nth(2).unwrap().split("```").next().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for secret in ["gerrit_key", "gerrit_known_hosts", "github-token", "github-hook"] {
+            std::fs::write(folder.path().join(secret), "hush\n").unwrap();
+        }
+        std::fs::write(folder.path().join("webhook-secret"), "hush\n").unwrap();
+        let text = text.replace("/etc/toci", &folder.path().display().to_string());
+        let config = load(&text).unwrap();
+        let gate = config.gate.unwrap();
+        let names: Vec<&str> = gate.sources.iter().map(|s| s.name().as_str()).collect();
+        assert_eq!(names, ["local", "gerrit", "github"]);
+        assert!(config.nodes.is_some());
+    }
+
+    #[test]
     fn errors_name_the_place_and_what_was_expected() {
         for (text, expected) in [
             ("[lease]\nmax = 3\n", "toci.toml:2:1: unknown field `max`"),

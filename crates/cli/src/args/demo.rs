@@ -10,9 +10,13 @@ use std::path::PathBuf;
     args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
-  toci demo                            run it; only images and logs stay, in the folder
+  toci demo                            two changes are gated, each with a deployment of its own: the one
+                                       that breaks it is thrown out, the other one is merged. Only images
+                                       and logs stay, in the folder
+  toci demo --gerrit                   the same, with reviews and votes on a real Gerrit
   toci demo --keep                     leave it up and say how to go on
-  toci demo enter -- toci te list      run a command inside the lab of a demo that is up
+  toci demo enter -- toci pipeline ended
+                                       run a command inside the lab of a demo that is up
   toci demo stop                       end it
 
 It needs root. It runs in namespaces of its own and touches nothing of the machine's network."
