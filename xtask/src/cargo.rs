@@ -30,6 +30,14 @@ pub(crate) fn build_workspace() -> Result<()> {
     shell::run(cargo().args(["build", "--workspace", "--locked"]))
 }
 
+/// All binaries and the load generators (examples) in the profile of benchmarks, and the folder that they lie in.
+/// All at once: built one by one, each would choose other features and build half of the dependencies again.
+pub(crate) fn build_quick() -> Result<PathBuf> {
+    let what = ["--workspace", "--bins", "--examples", "--locked", "--profile", "quick"];
+    shell::run(cargo().arg("build").args(what))?;
+    Ok(target_dir().join("quick"))
+}
+
 /// Path of a binary of ours in the shared profile.
 pub(crate) fn binary(name: &str) -> PathBuf {
     target_dir().join("debug").join(name)

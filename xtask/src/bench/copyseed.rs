@@ -16,8 +16,6 @@ use super::Report;
 use super::report::{Figure, Goal};
 use crate::{cargo, shell};
 
-/// The profile whose figures count.
-const PROFILE: &str = "quick";
 /// Size of the image, MiB.
 const IMAGE_MIB: u64 = 512;
 const IMAGE_SMOKE_MIB: u64 = 32;
@@ -70,8 +68,7 @@ struct Bench {
 
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
-    let build = ["build", "--locked", "--profile", PROFILE, "-p", "toci-host"];
-    shell::run(cargo::cargo().args(build).args(["--example", "gateway_alone"]))?;
+    let gateway = cargo::build_quick()?.join("examples/gateway_alone");
     let folder = cargo::target_dir().join("bench/copyseed");
     match fs::remove_dir_all(&folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -84,7 +81,7 @@ pub(super) fn run(smoke: bool) -> Result<Report> {
     let mib = if smoke { IMAGE_SMOKE_MIB } else { IMAGE_MIB };
     let image = make_image(&folder, mib)?;
     let image_bytes = fs::metadata(&image)?.len();
-    let (_gateway, gateway_port) = start_gateway(&folder)?;
+    let (_gateway, gateway_port) = start_gateway(&gateway, &folder)?;
     let (_sshd, sshd_port) = start_sshd(&folder)?;
     let bench = Bench { folder, image, image_bytes, gateway_port, sshd_port };
     let turns = if smoke { TURNS_SMOKE } else { TURNS };
@@ -193,9 +190,8 @@ fn make_image(folder: &Path, mib: u64) -> Result<PathBuf> {
     Ok(image)
 }
 
-fn start_gateway(folder: &Path) -> Result<(Running, String)> {
-    let program = cargo::target_dir().join(PROFILE).join("examples/gateway_alone");
-    let mut command = Command::new(&program);
+fn start_gateway(program: &Path, folder: &Path) -> Result<(Running, String)> {
+    let mut command = Command::new(program);
     command.arg(folder).stdin(Stdio::piped());
     let child = command.spawn().with_context(|| program.display().to_string())?;
     let running = Running(child);

@@ -15,8 +15,6 @@ use super::Report;
 use super::report::{Figure, Goal};
 use crate::{cargo, shell};
 
-/// The profile whose figures count.
-const PROFILE: &str = "quick";
 /// How long the server may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Sandboxes that are kept ready.
@@ -46,9 +44,7 @@ impl Drop for Server {
 
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
-    let example = ["-p", "toci-client", "--example", "flow_load"];
-    shell::run(cargo::cargo().args(["build", "--locked", "--profile", PROFILE]).args(example))?;
-    let program = cargo::target_dir().join(PROFILE).join("examples/flow_load");
+    let program = cargo::build_quick()?.join("examples/flow_load");
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let (times, changes) = if smoke { ("3", "10") } else { ("40", "100") };
     let lines = measured(&program, &["lines"], times)?;

@@ -1,5 +1,6 @@
 //! The gate: a long dependent queue and a large CI's day in the pure core, and merges on a large repository.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -9,8 +10,6 @@ use super::Report;
 use super::report::{Figure, Goal};
 use crate::{cargo, shell};
 
-/// The profile whose figures count.
-const PROFILE: &str = "quick";
 /// What to reach: an event in the pure core, median.
 const GOAL_EVENT_MS: f64 = 5.0;
 /// A day of 20,000 jobs on 600 nodes.
@@ -23,19 +22,17 @@ type Row<'a> = (&'a Value, &'static str, f64, &'static str, &'static str, Option
 
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
-    let mut build = vec!["build", "--locked", "--profile", PROFILE, "--example", "gate_load"];
-    build.extend(["--example", "merge_load", "-p", "toci-wire", "-p", "toci-edge"]);
-    shell::run(cargo::cargo().args(build))?;
+    let examples = cargo::build_quick()?.join("examples");
     let size: &[&str] = if smoke { &["--changes", "100", "--jobs", "2000"] } else { &[] };
-    let load = printed("gate_load", size)?;
-    let merge = printed("merge_load", &[])?;
+    let load = printed(&examples.join("gate_load"), size)?;
+    let merge = printed(&examples.join("merge_load"), &[])?;
     report(&load, &merge)
 }
 
-fn printed(example: &str, arguments: &[&str]) -> Result<Value> {
-    let program = cargo::target_dir().join(PROFILE).join("examples").join(example);
+fn printed(program: &Path, arguments: &[&str]) -> Result<Value> {
     let text = shell::read(Command::new(program).args(arguments))?;
-    serde_json::from_str(text.trim()).with_context(|| format!("{example} printed: {text}"))
+    let what = || format!("{} printed: {text}", program.display());
+    serde_json::from_str(text.trim()).with_context(what)
 }
 
 fn report(load: &Value, merge: &Value) -> Result<Report> {

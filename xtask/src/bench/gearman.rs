@@ -16,10 +16,6 @@ use super::Report;
 use super::report::{Figure, Goal};
 use crate::{cargo, shell};
 
-/// The profile whose figures count, and where cargo puts what it builds in it.
-const QUICK: (&str, &str) = ("quick", "quick");
-/// The profile of a smoke run, which tests have built already.
-const SMOKE: (&str, &str) = ("dev", "debug");
 /// Workers that sleep beside a broker.
 const IDLE_CONNECTIONS: usize = 10_000;
 /// Workers that come at once.
@@ -99,23 +95,14 @@ struct Bench {
 
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
-    let (profile, folder) = if smoke { SMOKE } else { QUICK };
-    shell::run(cargo::cargo().args(["build", "--locked", "--profile", profile]).args([
-        "-p",
-        "toci-server",
-        "--example",
-        "geard",
-        "--example",
-        "gearman_load",
-    ]))?;
     let mut bench = Bench {
-        examples: cargo::target_dir().join(folder).join("examples"),
+        examples: cargo::build_quick()?.join("examples"),
         geard: geard_of_pypi()?,
         runs: if smoke { 1 } else { 5 },
         seconds: if smoke { 1 } else { 4 },
         report: Report { name: "gearman", setting: Vec::new(), figures: Vec::new() },
     };
-    bench.describe(profile)?;
+    bench.describe()?;
     bench.pairs("1 worker, 1 client", 1, 0, 1.2)?;
     bench.pairs("100 workers, 100 clients", 100, 1, 1.0)?;
     bench.idle(if smoke { IDLE_CONNECTIONS / 10 } else { IDLE_CONNECTIONS })?;
@@ -142,7 +129,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Bench {
-    fn describe(&mut self, profile: &str) -> Result<()> {
+    fn describe(&mut self) -> Result<()> {
         let gearmand = shell::read(Command::new("/usr/sbin/gearmand").arg("--version"))
             .context("gearmand is missing: apt-get install gearman-job-server")?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -150,7 +137,7 @@ impl Bench {
         setting.push(("cores".to_owned(), cores.to_string()));
         setting.push(("gearmand".to_owned(), gearmand.trim().to_owned()));
         setting.push(("geard".to_owned(), "PyPI gear 0.16.0".to_owned()));
-        setting.push(("toci".to_owned(), format!("profile {profile}")));
+        setting.push(("toci".to_owned(), "profile quick".to_owned()));
         let runs = format!("{} runs of {} s, medians", self.runs, self.seconds);
         setting.push(("runs".to_owned(), runs));
         Ok(())

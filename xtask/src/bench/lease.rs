@@ -15,8 +15,6 @@ use super::Report;
 use super::report::{Figure, Goal};
 use crate::{cargo, shell};
 
-/// The profile whose figures count.
-const PROFILE: &str = "quick";
 /// How long a server may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Clients at once.
@@ -103,12 +101,11 @@ struct Bench {
 
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
-    let example = ["-p", "toci-client", "--example", "lease_load"];
-    shell::run(cargo::cargo().args(["build", "--locked", "--profile", PROFILE]).args(example))?;
+    let examples = cargo::build_quick()?.join("examples");
     ensure!(Path::new("/usr/bin/etcd").exists(), "etcd: apt-get install etcd-server");
     ensure!(Path::new(ZOOKEEPER).exists(), "ZooKeeper: apt-get install zookeeper");
     let mut bench = Bench {
-        generator: cargo::target_dir().join(PROFILE).join("examples/lease_load"),
+        generator: examples.join("lease_load"),
         python: kazoo_of_pypi()?,
         seconds: if smoke { 1 } else { 8 },
         report: Report { name: "lease", setting: Vec::new(), figures: Vec::new() },
@@ -147,7 +144,7 @@ impl Bench {
         setting.push(("cores".to_owned(), format!("{cores}, shared by server and generator")));
         setting.push(("etcd".to_owned(), etcd.lines().next().unwrap_or_default().to_owned()));
         setting.push(("zookeeper".to_owned(), "Debian's, PyPI kazoo 2.10.0".to_owned()));
-        setting.push(("toci".to_owned(), format!("profile {PROFILE}, 1000 simulated TEs")));
+        setting.push(("toci".to_owned(), "profile quick, 1000 simulated TEs".to_owned()));
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         setting.push(("load before".to_owned(), load.trim().to_owned()));
         Ok(())

@@ -13,8 +13,6 @@ use super::Report;
 use super::report::{Figure, Goal};
 use crate::{cargo, shell};
 
-/// The profile whose figures count.
-const PROFILE: &str = "quick";
 /// Resets with the machines off, and as many with all of them running.
 const ROUNDS: u32 = 10;
 const ROUNDS_SMOKE: u32 = 1;
@@ -33,8 +31,7 @@ struct Times {
 
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
-    let build = ["build", "--locked", "--profile", PROFILE, "-p", "toci-host"];
-    shell::run(cargo::cargo().args(build))?;
+    let program = cargo::build_quick()?.join("toci-host");
     let folder = cargo::target_dir().join("bench/te");
     match fs::remove_dir_all(&folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -46,7 +43,6 @@ pub(super) fn run(smoke: bool) -> Result<Report> {
     fs::write(&config, config_text(&folder.join("state")))?;
     let rounds = if smoke { ROUNDS_SMOKE } else { ROUNDS };
     // It makes its sandbox itself, which ends with it.
-    let program = cargo::target_dir().join(PROFILE).join("toci-host");
     let printed = shell::read(
         Command::new(program)
             .arg("bench-reset")
