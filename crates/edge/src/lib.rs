@@ -11,4 +11,5 @@ pub mod node;
 pub mod program;
 pub mod provider;
 pub mod source;
+pub mod ssh;
 pub mod tell;

@@ -192,23 +192,10 @@ pub(super) fn source_name(name: String) -> Result<SourceName, String> {
     SourceName::new(name).map_err(|e| format!("source: {e}"))
 }
 
-/// git's way to OpenSSH: this key and these host keys, no other.
-pub(super) fn ssh_environment(
-    key: Option<&Path>,
-    known_hosts: Option<&Path>,
-) -> Vec<(String, String)> {
+/// git's way to OpenSSH; who gives neither has it as the server's user has it.
+fn ssh_environment(key: Option<&Path>, known_hosts: Option<&Path>) -> Vec<(String, String)> {
     if key.is_none() && known_hosts.is_none() {
         return Vec::new();
     }
-    let quoted = |path: &Path| toci_edge::node::quoted(&path.display().to_string());
-    let mut command =
-        "ssh -F /dev/null -oBatchMode=yes -oStrictHostKeyChecking=yes -oIdentitiesOnly=yes"
-            .to_owned();
-    if let Some(key) = key {
-        command.push_str(&format!(" -i {}", quoted(key)));
-    }
-    if let Some(known_hosts) = known_hosts {
-        command.push_str(&format!(" -oUserKnownHostsFile={}", quoted(known_hosts)));
-    }
-    vec![("GIT_SSH_COMMAND".to_owned(), command)]
+    toci_edge::ssh::git_environment(key, known_hosts)
 }

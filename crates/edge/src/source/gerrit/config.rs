@@ -4,9 +4,9 @@ use crate::git::Remote;
 use crate::http::{Http, Secret, Url};
 use crate::node::quoted;
 use crate::program::Call;
+use crate::ssh;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use toci_core::event::SourceName;
@@ -84,54 +84,23 @@ impl GerritSsh {
         Ok(GerritSsh { user: user.to_owned(), host: host.to_owned(), port, key, known_hosts })
     }
 
-    /// The options of OpenSSH that keep it from asking, from trusting anybody else, and from waiting on a dead link.
-    fn options(&self) -> Vec<OsString> {
-        let mut options: Vec<OsString> = [
-            "-F",
-            "/dev/null",
-            "-T",
-            "-oBatchMode=yes",
-            "-oPasswordAuthentication=no",
-            "-oStrictHostKeyChecking=yes",
-            "-oConnectTimeout=15",
-            "-oLogLevel=ERROR",
-            "-oServerAliveInterval=10",
-            "-oServerAliveCountMax=3",
-            "-oIdentitiesOnly=yes",
-        ]
-        .map(OsString::from)
-        .into();
-        for (name, path) in [("IdentityFile", &self.key), ("UserKnownHostsFile", &self.known_hosts)]
-        {
-            let mut option = OsString::from(format!("-o{name}="));
-            option.push(path);
-            options.push(option);
-        }
-        options
-    }
-
     /// The call of a command of Gerrit, whose words are quoted here.
     #[must_use]
     pub fn call(&self, words: &[&str]) -> Call {
         let words: Vec<String> = words.iter().map(|w| quoted(w)).collect();
         Call::new("ssh", CALL_LIMIT)
-            .args(self.options())
+            .args(ssh::options(Some(&self.key), Some(&self.known_hosts)))
             .args(["-p", &self.port.to_string(), "-l", &self.user, "--", &self.host])
             .args([format!("gerrit {}", words.join(" "))])
     }
 
     fn remote(&self) -> Remote {
-        let mut command = String::from("ssh");
-        for option in self.options() {
-            command.push(' ');
-            command.push_str(&quoted(&option.to_string_lossy()));
-        }
         let host =
             if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         Remote {
             prefix: format!("ssh://{}@{host}:{}/", self.user, self.port),
             suffix: String::new(),
-            environment: vec![("GIT_SSH_COMMAND".to_owned(), command)],
+            environment: ssh::git_environment(Some(&self.key), Some(&self.known_hosts)),
         }
     }
 }
