@@ -150,6 +150,11 @@ number_id!(
     NodeId,
     'N'
 );
+number_id!(
+    /// A wish to hold the nodes of failures to come, printed `A<number>`. Numbers are never reused.
+    AutoholdId,
+    'A'
+);
 
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {

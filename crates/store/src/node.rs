@@ -6,17 +6,20 @@ use crate::row::STILL_WRITER;
 use crate::row::{self, Value};
 use sqlx::FromRow;
 use std::sync::atomic::Ordering;
-use toci_core::id::{Label, NodeId, ProviderName, RunId};
-use toci_core::node::{Hold, Node, NodeState, Rows};
+use toci_core::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
+use toci_core::node::{Autohold, Hold, Node, NodeState, Rows};
 use toci_core::time::Time;
 
 const READ_NODES: &str = "SELECT id, name, label, provider, state, run, since_us, machine, job, \
      hold_until_us, hold_reason, reason FROM node ORDER BY id";
+const READ_AUTOHOLDS: &str = "SELECT body FROM autohold ORDER BY id";
 const READ_LAST: &str = "SELECT last FROM node_number WHERE id = 1";
 const WRITE_LAST: &str = "UPDATE node_number SET last = $1 WHERE id = 1 AND last < $2";
 const REMOVE: &str = "DELETE FROM node WHERE id = $1";
+const REMOVE_AUTOHOLD: &str = "DELETE FROM autohold WHERE id = $1";
 
-pub(crate) const STATEMENTS: &[&str] = &[READ_NODES, READ_LAST, WRITE_LAST, REMOVE];
+pub(crate) const STATEMENTS: &[&str] =
+    &[READ_NODES, READ_AUTOHOLDS, READ_LAST, WRITE_LAST, REMOVE, REMOVE_AUTOHOLD];
 
 /// All rows that one batch of events changed.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,10 @@ pub struct NodeBatch {
     pub nodes: Vec<Node>,
     /// Nodes that are gone.
     pub gone: Vec<NodeId>,
+    /// Wishes to hold that are new or changed.
+    pub autoholds: Vec<Autohold>,
+    /// Those that are spent or ended.
+    pub autoholds_gone: Vec<AutoholdId>,
     /// The highest number that was ever given.
     pub last_node: u64,
 }
@@ -39,6 +46,7 @@ impl Store {
             read_db!(self, p => sqlx::query_as(READ_LAST).fetch_one(p).await).map_err(failed)?;
         Ok(Rows {
             last_node: u64::try_from(last).unwrap_or(0),
+            autoholds: self.bodies("an autohold", READ_AUTOHOLDS).await?,
             nodes: rows.into_iter().map(NodeRow::value).collect::<Result<_, _>>()?,
         })
     }
@@ -59,6 +67,15 @@ impl Store {
         for id in &batch.gone {
             row::execute(&mut tx, "nodes", REMOVE, &[int(id.0).into()]).await?;
         }
+        for id in &batch.autoholds_gone {
+            row::execute(&mut tx, "nodes", REMOVE_AUTOHOLD, &[int(id.0).into()]).await?;
+        }
+        let wishes = batch.autoholds.iter().map(|wish| {
+            let body = bad(serde_json::to_string(wish))?;
+            Ok(vec![int(wish.id.0).into(), body.as_str().into()])
+        });
+        let wishes = wishes.collect::<Result<Vec<Vec<Value>>, StoreError>>()?;
+        row::AUTOHOLD.write(&mut tx, &wishes).await?;
         let rows: Vec<Vec<Value>> = batch.nodes.iter().map(values).collect();
         row::NODE.write(&mut tx, &rows).await?;
         tx.commit("nodes").await

@@ -106,7 +106,8 @@ impl Store {
         tx.commit("a batch of the gate").await
     }
 
-    async fn bodies<T: DeserializeOwned>(
+    /// The values of a table's JSON.
+    pub(crate) async fn bodies<T: DeserializeOwned>(
         &self,
         what: &'static str,
         sql: &'static str,

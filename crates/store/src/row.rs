@@ -122,6 +122,7 @@ table!(
     ]
 );
 
+table!(AUTOHOLD, "autohold", 1, ["id", "body"]);
 table!(GATE_ITEM, "gate_item", 1, ["id", "body"]);
 table!(GATE_REPORT, "gate_report", 1, ["id", "body"]);
 table!(GATE_STATE, "gate_state", 1, ["id", "body"]);
@@ -135,6 +136,7 @@ static ALL: &[&Table] = &[
     &CREDENTIAL,
     &HOLD_BUDGET,
     &NODE,
+    &AUTOHOLD,
     &GATE_ITEM,
     &GATE_REPORT,
     &GATE_STATE,

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use toci_core::event::{ProjectKey, ProjectName, RefUpdate, Revision, SourceName};
 use toci_core::id::{
-    Generation, HostId, ItemId, Label, LeaseId, NodeId, Project, ProviderName, RunId, ShapeName,
-    TeId,
+    AutoholdId, Generation, HostId, ItemId, Label, LeaseId, NodeId, Project, ProviderName, RunId,
+    ShapeName, TeId,
 };
 use toci_core::layout::{JobName, PipelineName};
 use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
-use toci_core::node::{Hold, Node, NodeState};
+use toci_core::node::{Autohold, Hold, Meant, Node, NodeState};
 use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, RunResult, Subject};
 use toci_core::run::record::{Record, RunNode, SshWay};
 use toci_core::run::steps::State;
@@ -314,6 +314,18 @@ fn node(id: u64, state: NodeState) -> Node {
     }
 }
 
+fn autohold(id: u64) -> Autohold {
+    let meant = Meant {
+        job: "check-it's".into(),
+        project: Some("org/app".into()),
+        subject: None,
+        count: 3,
+        length: Duration::from_secs(3600),
+        reason: "why".into(),
+    };
+    Autohold { id: AutoholdId(id), meant, until: Time(77) }
+}
+
 async fn nodes(store: &Store, url: &str) {
     assert_eq!(store.read_nodes().await.unwrap(), toci_core::node::Rows::default());
     let run = RunId(0xfeed);
@@ -328,17 +340,31 @@ async fn nodes(store: &Store, url: &str) {
     ];
     let mut all: Vec<Node> = (1..).zip(states).map(|(id, state)| node(id, state)).collect();
     all[5].hold = Some(Hold { until: Time(99), reason: "look".into() });
-    let batch = NodeBatch { nodes: all.clone(), gone: Vec::new(), last_node: 9 };
+    let batch = NodeBatch {
+        nodes: all.clone(),
+        autoholds: vec![autohold(7), autohold(8)],
+        last_node: 9,
+        ..NodeBatch::default()
+    };
     store.commit_nodes(&batch).await.unwrap();
     let read = store.read_nodes().await.unwrap();
     assert_eq!((read.last_node, &read.nodes), (9, &all));
+    assert_eq!(read.autoholds, [autohold(7), autohold(8)]);
     // Rows are replaced and removed; the number never goes back.
     all[0].state = NodeState::Testing;
     let gone = vec![all.pop().unwrap().id];
-    let batch = NodeBatch { nodes: vec![all[0].clone()], gone, last_node: 3 };
+    let less = Autohold { until: Time(5), ..autohold(8) };
+    let batch = NodeBatch {
+        nodes: vec![all[0].clone()],
+        gone,
+        autoholds: vec![less.clone()],
+        autoholds_gone: vec![AutoholdId(7)],
+        last_node: 3,
+    };
     store.commit_nodes(&batch).await.unwrap();
     let read = store.read_nodes().await.unwrap();
     assert_eq!((read.last_node, &read.nodes), (9, &all));
+    assert_eq!(read.autoholds, [less]);
     if !url.contains(":memory:") {
         // All or nothing: the upserts come last, into a table that is not there.
         directly(url, "ALTER TABLE node RENAME TO lost").await;

@@ -142,11 +142,7 @@ impl Pool {
         length: Duration,
         reason: &str,
     ) -> Result<(), Refused> {
-        if length.is_zero() || length > self.policy.hold_max {
-            let most = self.policy.hold_max.as_secs() / 3600;
-            let message = format!("a hold of {} s", length.as_secs());
-            return Err(Refused::new("bad_request", message, format!("use at most {most} h")));
-        }
+        self.check_hold(length)?;
         let until = self.now.after(length);
         let Some(entry) = self.nodes.get_mut(&id) else { return Err(no_such_node(id)) };
         let now_held = match entry.row.state {
@@ -162,6 +158,15 @@ impl Pool {
         self.changes.nodes.insert(id);
         if now_held {
             self.set(id, NodeState::Held);
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_hold(&self, length: Duration) -> Result<(), Refused> {
+        if length.is_zero() || length > self.policy.hold_max {
+            let most = self.policy.hold_max.as_secs() / 3600;
+            let message = format!("a hold of {} s", length.as_secs());
+            return Err(Refused::new("bad_request", message, format!("use at most {most} h")));
         }
         Ok(())
     }

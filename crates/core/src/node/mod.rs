@@ -22,11 +22,13 @@
 //!   One that has some of its nodes goes before all that have none.
 //! * All nodes of one request are of one provider, so that they can reach each other.
 //! * Where builds fail, no further one is begun for a growing time; then one is tried.
+//! * Nodes of runs that failed are held instead of deleted when somebody asked for that before ([`Autohold`]).
 //! * After a crash: what was being built or handed over is deleted, what was ready is tested again, what was in use is
 //!   kept for [`Policy::reclaim`], so that a run that goes on finds it, and then deleted. Machines that a provider
 //!   has and no row knows are deleted.
 
 mod ask;
+mod autohold;
 mod image;
 mod life;
 mod model;
@@ -40,12 +42,16 @@ mod view;
 mod tests;
 
 pub use ask::Request;
+pub use autohold::{Autohold, Failure, Meant};
 pub use image::{
     IMAGE_PAUSE_MAX, IMAGE_PAUSE_MIN, IMAGE_REASON_MAX_BYTES, Image, ImageState, ImageStep,
     ImageWish, Images, Outlook as ImageOutlook,
 };
 pub use model::{Hold, Node, NodeState, Rows};
-pub use policy::{COUNT_MAX, HISTORY_MAX, Policy, REQUESTS_MAX, TEXT_MAX_BYTES};
+pub use policy::{
+    AUTOHOLD_COUNT_MAX, AUTOHOLD_LIFE, AUTOHOLDS_MAX, COUNT_MAX, HISTORY_MAX, Policy, REQUESTS_MAX,
+    TEXT_MAX_BYTES,
+};
 pub use pool::{Changes, Event, Outcome, Pool};
 pub use settings::{Amount, LabelSpec, PoolSpec, ProviderSpec, Settings};
 pub use view::{ProviderView, Wanted};

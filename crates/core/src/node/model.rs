@@ -104,8 +104,10 @@ pub struct Node {
 /// All that is kept of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// The highest number that was ever given.
+    /// The highest number that was ever given, to a node or an autohold.
     pub last_node: u64,
     /// Every node that is not gone.
     pub nodes: Vec<Node>,
+    /// Every wish to hold nodes of failures to come.
+    pub autoholds: Vec<super::Autohold>,
 }

@@ -14,6 +14,13 @@ pub const REQUESTS_MAX: usize = 10_000;
 /// Nodes of one request at most.
 pub const COUNT_MAX: u32 = 16;
 
+/// Wishes to hold nodes of failures to come, at most.
+pub const AUTOHOLDS_MAX: usize = 1_000;
+/// Failures that one of them is for, at most.
+pub const AUTOHOLD_COUNT_MAX: u32 = 100;
+/// How long one stands that nothing failed for: 30 days.
+pub const AUTOHOLD_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What the node pool decides by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {

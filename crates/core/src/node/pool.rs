@@ -1,10 +1,11 @@
 //! The pool itself: what it holds, how it is loaded, and the one entry for every event.
 
 use super::ask::{Request, Waiter};
+use super::autohold::{Autohold, Failure, Meant};
 use super::model::{Node, NodeState, Rows};
 use super::policy::Policy;
 use super::settings::{ProviderSpec, Settings};
-use crate::id::{Label, NodeId, ProviderName, RunId};
+use crate::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
 use crate::refused::Refused;
 use crate::time::Time;
 use core::time::Duration;
@@ -78,6 +79,12 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Keep the nodes of failures to come.
+    Autohold(Meant),
+    /// Do not, after all.
+    DeleteAutohold(AutoholdId),
+    /// A run failed by its job's own fault; its nodes are not given back yet.
+    Failed(Failure),
     /// Delete a node, also one that is held; refused while a run has it.
     Delete(NodeId),
     /// Time has passed.
@@ -101,6 +108,8 @@ pub struct Changes {
     pub nodes: BTreeSet<NodeId>,
     /// Nodes whose rows are to be removed.
     pub gone: BTreeSet<NodeId>,
+    /// Wishes to hold to write, or to remove if they are not there any more.
+    pub autoholds: BTreeSet<AutoholdId>,
     /// Requests that are over.
     pub outcomes: BTreeMap<RunId, Outcome>,
     /// For people: what went wrong with a provider, or that it is well again.
@@ -165,6 +174,7 @@ pub struct Pool {
     pub(super) last_node: u64,
     pub(super) providers: BTreeMap<ProviderName, Provider>,
     pub(super) requests: BTreeMap<RunId, Waiter>,
+    pub(super) autoholds: BTreeMap<AutoholdId, Autohold>,
     /// Labels of the latest requests.
     pub(super) history: VecDeque<Label>,
     pub(super) changes: Changes,
@@ -197,6 +207,7 @@ impl Pool {
             last_node: rows.last_node,
             providers,
             requests: BTreeMap::new(),
+            autoholds: rows.autoholds.into_iter().map(|wish| (wish.id, wish)).collect(),
             history: VecDeque::new(),
             changes: Changes::default(),
         };
@@ -255,10 +266,14 @@ impl Pool {
                 }
             }
             Event::Hold { node, length, reason } => self.hold(node, length, &reason)?,
+            Event::Autohold(meant) => self.autohold(meant)?,
+            Event::DeleteAutohold(id) => self.delete_autohold(id)?,
+            Event::Failed(failure) => self.failed(&failure),
             Event::Delete(node) => self.delete_by_hand(node)?,
             Event::Tick => {}
         }
         self.pass_time();
+        self.end_autoholds();
         self.settle();
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The pool by hand and by chance.
 
+mod autohold;
 mod by_chance;
 mod by_hand;
 mod world;

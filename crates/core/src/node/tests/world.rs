@@ -1,10 +1,10 @@
 //! A world around a pool: providers whose machines, failures and answers the test decides; rows that outlive a crash.
 
-use crate::id::{Label, NodeId, ProviderName, RunId};
+use crate::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
 use crate::layout::Precedence;
 use crate::node::{
-    Amount, Event, LabelSpec, Node, NodeState, Outcome, Policy, Pool, PoolSpec, ProviderSpec,
-    Request, Rows, Settings, Wanted,
+    Amount, Autohold, Event, LabelSpec, Node, NodeState, Outcome, Policy, Pool, PoolSpec,
+    ProviderSpec, Request, Rows, Settings, Wanted,
 };
 use crate::time::Time;
 use core::time::Duration;
@@ -41,6 +41,7 @@ pub(super) struct World {
     pub(super) now: Time,
     /// What is on disk.
     pub(super) rows: BTreeMap<NodeId, Node>,
+    autoholds: BTreeMap<AutoholdId, Autohold>,
     last_node: u64,
     /// Machines that exist, by provider.
     pub(super) machines: BTreeMap<ProviderName, BTreeSet<String>>,
@@ -64,6 +65,7 @@ impl World {
             settings,
             now,
             rows: BTreeMap::new(),
+            autoholds: BTreeMap::new(),
             last_node: 0,
             machines,
             built: BTreeSet::new(),
@@ -88,6 +90,13 @@ impl World {
         for id in &changes.gone {
             self.rows.remove(id);
         }
+        for id in &changes.autoholds {
+            match self.pool.autoholds().find(|wish| wish.id == *id) {
+                Some(wish) => self.autoholds.insert(*id, wish.clone()),
+                None => self.autoholds.remove(id),
+            };
+        }
+        assert!(self.pool.autoholds().eq(self.autoholds.values()), "a wish is not written");
         self.last_node = self.pool.last_node();
         self.news.extend(changes.news.into_iter().map(|(p, text)| format!("{p} {text}")));
         for (run, outcome) in changes.outcomes {
@@ -223,7 +232,11 @@ impl World {
                 self.machines.get_mut(&node.provider).unwrap().insert(node.name.clone());
             }
         }
-        let rows = Rows { last_node: self.last_node, nodes: self.rows.values().cloned().collect() };
+        let rows = Rows {
+            last_node: self.last_node,
+            nodes: self.rows.values().cloned().collect(),
+            autoholds: self.autoholds.values().cloned().collect(),
+        };
         self.pool = Pool::load(rows, self.settings.clone(), Policy::default(), self.now);
         self.on(Event::Tick).unwrap();
     }
