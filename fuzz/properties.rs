@@ -101,7 +101,7 @@ pub(crate) fn layout(bytes: &[u8]) {
 }
 
 const BASE: &str = "
-pipelines: [{name: check, manager: independent}, {name: gate, manager: dependent}]
+pipelines: [{name: check, manager: independent}, {name: gate, manager: dependent, post-review: true}]
 jobs: [{name: lint}, {name: publish, secrets: [key]}]
 semaphores: [{name: door}]
 projects: [{name: org/app, in-repository: true, own-secrets: {sign: gate}, check: [lint], gate: [lint, publish]}]

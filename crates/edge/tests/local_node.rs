@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::{Duration, Instant};
-use toci_edge::node::console::Lines;
+use toci_edge::node::bounds::Bounds;
+use toci_edge::node::console::{Lines, Mask};
 use toci_edge::node::local::LocalNode;
 use toci_edge::node::{SessionError, Step};
 
@@ -18,7 +19,11 @@ fn number() -> u16 {
 }
 
 async fn node() -> LocalNode {
-    LocalNode::start("node1", number(), None).await.unwrap()
+    bounded(Bounds::default()).await
+}
+
+async fn bounded(bounds: Bounds) -> LocalNode {
+    LocalNode::start("node1", number(), None, &bounds).await.unwrap()
 }
 
 fn step(script: &str) -> Step {
@@ -80,7 +85,7 @@ async fn a_step_streams_its_lines_while_they_are_written() {
         "echo one; echo two >&2; until [ -e /tmp/go ]; do sleep 0.01; done; echo three; exit 7",
     );
     let mut group = session.start(&step).unwrap();
-    let mut lines = Lines::new(group.child.stdout.take().unwrap());
+    let mut lines = Lines::new(group.child.stdout.take().unwrap(), Mask::default());
     assert_eq!(lines.next().await.as_deref(), Some("one"));
     assert_eq!(lines.next().await.as_deref(), Some("two"));
     session.put("/tmp/go", b"", 0o600).await.unwrap();
@@ -97,7 +102,7 @@ async fn a_step_and_its_children_can_be_ended() {
     let session = node.session();
     let step = step("trap 'echo told; exit 3' TERM; sleep 1000 & echo up; wait");
     let mut group = session.start(&step).unwrap();
-    let mut lines = Lines::new(group.child.stdout.take().unwrap());
+    let mut lines = Lines::new(group.child.stdout.take().unwrap(), Mask::default());
     assert_eq!(lines.next().await.as_deref(), Some("up"));
     session.signal(&step, "TERM").await.unwrap();
     assert_eq!(lines.next().await.as_deref(), Some("told"));
@@ -146,4 +151,56 @@ async fn all_that_runs_can_be_ended_and_the_node_stays() {
     let left = session.run("count", count, b"", LIMIT).await.unwrap().text();
     assert!(left.trim().parse::<u32>().unwrap() < 10, "{left}");
     assert!(node.is_alive());
+}
+
+#[tokio::test]
+async fn one_that_forks_for_ever_has_no_more_processes_than_it_may() {
+    let node = bounded(Bounds { processes: 150, ..Bounds::default() }).await;
+    let session = node.session();
+    let bomb = "f() { f | f & }; (f) >/dev/null 2>&1 </dev/null &";
+    session.run("fork for ever", bomb, b"", LIMIT).await.unwrap();
+    // Until it cannot fork any more, as a shell in it says.
+    let end = Instant::now() + LIMIT;
+    loop {
+        let ended = session.try_run("look", "(true) && (true)", b"", LIMIT).await.unwrap();
+        if ended.complaint.contains("Resource temporarily unavailable") {
+            break;
+        }
+        assert!(Instant::now() < end, "it forks and forks: {ended:?}");
+    }
+    let other = self::node().await;
+    other.session().run("fork elsewhere", "(true) && (true)", b"", LIMIT).await.unwrap();
+    session.end_all("ZUUL_UUID=x").await.unwrap();
+    session.run("fork again", "(true) && (true)", b"", LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_takes_all_memory_is_refused_and_the_rest_goes_on() {
+    let node = bounded(Bounds { memory_mib: Some(256), ..Bounds::default() }).await;
+    let session = node.session();
+    let take = |mib: u32| format!("head -c {mib}M /dev/zero | tail -c {mib}M | wc -c");
+    let little = session.try_run("take", &take(50), b"", LIMIT).await.unwrap();
+    assert_eq!(little.text().trim(), (50 << 20).to_string(), "{}", little.complaint);
+    let much = session.try_run("take", &take(600), b"", LIMIT).await.unwrap();
+    assert_eq!(much.text().trim(), "0");
+    assert!(much.complaint.contains("memory exhausted"), "{}", much.complaint);
+    session.run("look", "true", b"", LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_fills_its_disk_fills_no_other() {
+    let node = bounded(Bounds { disk_mib: Some(40), ..Bounds::default() }).await;
+    let session = node.session();
+    let fill = "set +e; for d in /tmp /home /opt /dev/shm /run; do head -c 20M /dev/zero >$d/filled; done; du -scm /tmp /home /opt /dev/shm /run | tail -1";
+    let ended = session.try_run("fill", fill, b"", LIMIT).await.unwrap();
+    assert!(ended.complaint.contains("No space left on device"), "{}", ended.complaint);
+    let mib: u64 = ended.text().split_whitespace().next().unwrap().parse().unwrap();
+    assert!((30..=40).contains(&mib), "{mib} MiB");
+    assert!(!std::path::Path::new("/dev/shm/filled").exists());
+    let put = session.put("/home/toci/x", &[b'x'; 100_000], 0o600).await;
+    assert!(
+        matches!(&put, Err(SessionError::Failed { why, .. }) if why.contains("No space")),
+        "{put:?}"
+    );
+    self::node().await.session().put("/home/toci/x", b"x", 0o600).await.unwrap();
 }

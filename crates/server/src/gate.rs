@@ -10,7 +10,6 @@ use crate::tasks::node::NodePool;
 use crate::tasks::pipeline::{GateError, GateHandle, merge};
 use crate::tasks::report::{self, Tellers};
 use crate::tasks::run::{Collection, Parts as RunParts, RunDesk};
-use runs::PooledNodes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +86,8 @@ pub struct Neighbours {
     pub book: LeaseBook,
     /// Longest lease.
     pub lease_max: Duration,
+    /// Longest hold of a lease.
+    pub hold_max: Duration,
     /// Nodes, if there are any.
     pub nodes: Option<NodePool>,
     /// Where logs go.
@@ -202,10 +203,11 @@ async fn start_runs(
         store,
         book: neighbours.book,
         lease_max: neighbours.lease_max,
+        hold_max: neighbours.hold_max,
         mirrors: Arc::clone(mirrors),
         merger_url,
         first_source: config.sources.first().map(|source| source.name().clone()),
-        nodes: Arc::new(PooledNodes(neighbours.nodes)),
+        nodes: Arc::new(neighbours.nodes),
         archive: Arc::new(neighbours.logs),
         collection: neighbours.collection,
         config: neighbours.run,

@@ -148,6 +148,7 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
     let neighbours = Neighbours {
         book: book.clone(),
         lease_max,
+        hold_max: config.lease.hold_max,
         nodes: nodes.clone(),
         logs: logs.clone(),
         collection: Collection::of(config.logs.collect, &book, &relay),

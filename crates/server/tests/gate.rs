@@ -4,13 +4,14 @@
 
 mod common;
 
-use common::{LIMIT, World, config};
+use common::gate::{self, ended, has};
+use common::git::git;
+use common::{LIMIT, World};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 use toci_client::api::ClientError;
-use toci_server::{GateConfig, MergerConfig, SourceConfig};
-use toci_wire::api::{EndedItem, Pipeline, PipelineOrder, Promote};
+use toci_server::SourceConfig;
+use toci_wire::api::{Pipeline, PipelineOrder, Promote};
 
 const LAYOUT: &str = "
 pipelines:
@@ -41,22 +42,6 @@ projects:
 struct Git {
     root: PathBuf,
     work: PathBuf,
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("git")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .unwrap();
-    if output.status.success() {
-        Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
 }
 
 impl Git {
@@ -104,8 +89,6 @@ impl Git {
 }
 
 fn with_gate(folder: &Path, root: &Path) -> toci_server::ServerConfig {
-    let layout = folder.join("layout.yaml");
-    std::fs::write(&layout, LAYOUT).unwrap();
     let source = toci_edge::source::git::GitConfig {
         name: "local".parse().unwrap(),
         place: toci_edge::source::git::Place::Root(root.to_owned()),
@@ -114,17 +97,7 @@ fn with_gate(folder: &Path, root: &Path) -> toci_server::ServerConfig {
         email: "toci@example.org".into(),
         environment: Vec::new(),
     };
-    let gate = GateConfig {
-        layout,
-        sources: vec![SourceConfig::Git(source)],
-        merger: MergerConfig {
-            folder: folder.join("mirrors"),
-            url: None,
-            identity: ("toci".into(), "toci@example.org".into()),
-        },
-        status_url: None,
-    };
-    toci_server::ServerConfig { gate: Some(gate), ..config(folder) }
+    gate::with_gate(folder, LAYOUT, SourceConfig::Git(source))
 }
 
 async fn world() -> (World, Git) {
@@ -143,31 +116,6 @@ async fn known(world: &World, project: &str) {
         }
     };
     assert!(tokio::time::timeout(LIMIT, wait).await.is_ok(), "no {}", mirror.display());
-}
-
-/// What left so far, once that is as it should be.
-async fn ended(world: &World, enough: impl Fn(&[EndedItem]) -> bool) -> Vec<EndedItem> {
-    let mut last = Vec::new();
-    let wait = async {
-        loop {
-            last = world.admin.ended_items().await.unwrap();
-            if enough(&last) {
-                return last.clone();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    match tokio::time::timeout(LIMIT, wait).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            let pipelines = world.admin.pipelines().await.unwrap();
-            panic!("{:#?}\n{pipelines:#?}", world.admin.ended_items().await.unwrap())
-        }
-    }
-}
-
-fn has(ended: &[EndedItem], pipeline: &str, subject: &str, end: &str) -> bool {
-    ended.iter().any(|e| e.pipeline == pipeline && e.subject == subject && e.end == end)
 }
 
 fn item_count(pipelines: &[Pipeline]) -> usize {

@@ -6,15 +6,14 @@ mod common;
 #[expect(dead_code, reason = "shared with the tests of the source itself")]
 mod gerrit;
 
-use common::{World, config, eventually};
+use common::gate::with_gate;
+use common::{World, eventually};
 use gerrit::{Ear, Gerrit};
-use std::path::Path;
 use std::sync::Arc;
 use toci_client::api::ClientError;
 use toci_core::event::{ChangeState, EventKind, TriggerEvent};
-use toci_edge::source::gerrit::GerritConfig;
 use toci_edge::source::{Cursors, Heard, Source as _};
-use toci_server::{GateConfig, MergerConfig, SourceConfig};
+use toci_server::SourceConfig;
 use toci_wire::api::{EndedItem, PipelineOrder};
 
 const LAYOUT: &str = "
@@ -41,22 +40,6 @@ pipelines:
 projects:
   - {name: openstack/tripleo-ci, check: [noop], gate: [noop], post: [noop]}
 ";
-
-fn with_gate(folder: &Path, source: GerritConfig) -> toci_server::ServerConfig {
-    let layout = folder.join("layout.yaml");
-    std::fs::write(&layout, LAYOUT).unwrap();
-    let gate = GateConfig {
-        layout,
-        sources: vec![SourceConfig::Gerrit(source)],
-        merger: MergerConfig {
-            folder: folder.join("mirrors"),
-            url: None,
-            identity: ("toci".into(), "toci@example.org".into()),
-        },
-        status_url: None,
-    };
-    toci_server::ServerConfig { gate: Some(gate), ..config(folder) }
-}
 
 fn message(title: &str, digit: u8) -> String {
     format!("{title}\n\nChange-Id: I{}", digit.to_string().repeat(40))
@@ -136,7 +119,9 @@ async fn approved_changes_of_a_real_gerrit_are_merged() {
     gerrit.project("openstack/tripleo-ci");
     let clone = gerrit.clone("openstack/tripleo-ci");
     let folder = tempfile::tempdir().unwrap();
-    let server = toci_server::start(with_gate(folder.path(), gerrit.ssh_config())).await.unwrap();
+    let source = SourceConfig::Gerrit(gerrit.ssh_config());
+    let config = with_gate(folder.path(), LAYOUT, source);
+    let server = toci_server::start(config).await.unwrap();
     let world = World::around(server, folder);
     let source = Arc::new(gerrit.by_rest());
     let mut ear = Ear::listen(source.clone(), Cursors::new());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use toci_core::event::{ChangeKey, SourceName};
 use toci_core::id::{ItemId, RunId};
-use toci_core::layout::{Job, JobName, JobRun, PipelineName, Precedence};
+use toci_core::layout::{PipelineName, Precedence};
 use toci_core::pipeline::{RunContext, RunResult, RunWish, Subject};
 use toci_core::time::Time;
 use toci_edge::node::console::Mask;
@@ -22,45 +22,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn wish(job: &str) -> RunWish {
-    let run = JobRun {
-        pre: vec![],
-        run: vec![],
-        post: vec![],
-        node: None,
-        nodes: 1,
-        testenv: None,
-        timeout: Duration::from_secs(1),
-        post_timeout: Duration::from_secs(1),
-        wait_timeout: None,
-        attempts: 1,
-        artifacts: vec![],
-        env: vec![],
-        secrets: vec![],
-        projects: vec![],
-        override_branch: None,
-        project_branches: vec![],
-    };
-    let job = Job {
-        name: JobName(job.to_owned()),
-        voting: true,
-        hold_following: false,
-        queue_name: None,
-        success_message: None,
-        failure_message: None,
-        success_pattern: None,
-        failure_pattern: None,
-        branches: vec![],
-        files: vec![],
-        skip_if: vec![],
-        semaphore: None,
-        tags: vec![],
-        dependencies: vec![],
-        parameters: vec![],
-        run,
-    };
     let source = SourceName::new("gerrit").unwrap();
     let context = RunContext {
         pipeline: PipelineName("check".into()),
+        post_review: false,
         subject: Subject::Change(ChangeKey { source, number: 4711, patchset: "2".into() }),
         change: None,
         series: vec![],
@@ -71,7 +36,7 @@ fn wish(job: &str) -> RunWish {
     RunWish {
         run: RunId(0xabc_def0_1234_u128 << 84),
         item: ItemId(1),
-        job: Arc::new(job),
+        job: Arc::new(common::job::job(job, common::job::plain())),
         attempt: 1,
         context: Arc::new(context),
         precedence: Precedence::Normal,

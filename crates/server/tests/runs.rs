@@ -4,12 +4,11 @@
 
 mod common;
 
+use common::git::git;
 use common::{LIMIT, World, config, eventually};
-use std::path::Path;
-use std::process::Command;
 use toci_client::api::{ClientError, ConsoleNews};
 use toci_server::{Overrides, ServerConfig};
-use toci_wire::api::{Role, Run, RunState};
+use toci_wire::api::{AutoholdRequest, Node, NodeState, Role, Run, RunState};
 
 const LAYOUT: &str = "
 pipelines:
@@ -26,16 +25,6 @@ projects:
   - {name: org/a, check: [unit]}
 ";
 
-fn git(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("git")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("git runs (Debian package git)");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 async fn world(layout: &str, console_head_bytes: u64) -> World {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -49,12 +38,12 @@ async fn world(layout: &str, console_head_bytes: u64) -> World {
     std::fs::write(at.join("toci.toml"), text).unwrap();
     std::fs::write(at.join("layout.yaml"), layout).unwrap();
     std::fs::create_dir_all(at.join("git/org/a.git")).unwrap();
-    git(&at.join("git/org/a.git"), &["init", "-q", "--bare", "--initial-branch=master"]);
+    git(&at.join("git/org/a.git"), &["init", "-q", "--bare", "--initial-branch=master"]).unwrap();
     std::fs::create_dir_all(at.join("work")).unwrap();
     let work = at.join("work");
-    git(&work, &["init", "-q", "--initial-branch=master"]);
-    git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]);
-    git(&work, &["push", "-q", "../git/org/a.git", "master"]);
+    git(&work, &["init", "-q", "--initial-branch=master"]).unwrap();
+    git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]).unwrap();
+    git(&work, &["push", "-q", "../git/org/a.git", "master"]).unwrap();
     let usual = config(at);
     let flags = Overrides {
         state: Some(usual.state),
@@ -75,8 +64,8 @@ async fn propose(world: &World) {
     })
     .await;
     let work = world.folder.path().join("work");
-    git(&work, &["commit", "-q", "--allow-empty", "-m", "change"]);
-    git(&work, &["push", "-q", "../git/org/a.git", "HEAD:refs/changes/01/1/1"]);
+    git(&work, &["commit", "-q", "--allow-empty", "-m", "change"]).unwrap();
+    git(&work, &["push", "-q", "../git/org/a.git", "HEAD:refs/changes/01/1/1"]).unwrap();
     world.admin.poke("local").await.unwrap();
 }
 
@@ -169,5 +158,52 @@ async fn a_console_of_a_flood_that_is_no_text_is_followed_to_its_end() {
     // The archive has the same, and is reached where the server really listens.
     let url = over.url.clone();
     assert!(url.starts_with(&format!("http://{}/logs/", world.running.api[0])), "{url}");
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_node_of_a_failure_is_kept_when_somebody_asked_for_it() {
+    let world = world(&LAYOUT.replace("echo up; sleep 1000", "false"), 64 << 20).await;
+    let operator = world.client(Role::Operator, "ann").await;
+    let wish = AutoholdRequest {
+        job: "unit".into(),
+        project: Some("org/a".into()),
+        subject: Some("1".into()),
+        count: 2,
+        for_s: 3600,
+        reason: "what is in /tmp".into(),
+    };
+    let client = world.client(Role::Client, "ci").await;
+    match client.autohold(&wish).await {
+        Err(ClientError::Api { status: 403, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let made = operator.autohold(&wish).await.unwrap();
+    assert_eq!((made.left, made.reason.as_str()), (2, "what is in /tmp (ann)"));
+    propose(&world).await;
+    let mut held: Option<Node> = None;
+    eventually("its node is held", async || {
+        let nodes = client.nodes().await.map_err(|e| e.to_string())?;
+        held = nodes.iter().find(|n| n.state == NodeState::Held).cloned();
+        let runs = client.runs(5).await.map_err(|e| e.to_string())?;
+        if held.is_some() { Ok(()) } else { Err(format!("{nodes:?} {runs:?}")) }
+    })
+    .await;
+    let held = held.unwrap();
+    assert!(held.hold_until_us.is_some());
+    assert!(held.reason.starts_with(&format!("{}, run ", made.id)), "{}", held.reason);
+    assert!(held.reason.ends_with(": what is in /tmp (ann)"), "{}", held.reason);
+    let left = client.autoholds().await.unwrap();
+    assert_eq!((left.len(), left[0].left), (1, 1));
+    operator.delete_autohold(&made.id).await.unwrap();
+    match operator.delete_autohold(&made.id).await {
+        Err(ClientError::Api { status: 404, error }) => assert_eq!(error.code, "no_such_autohold"),
+        other => panic!("{other:?}"),
+    }
+    assert!(client.autoholds().await.unwrap().is_empty());
+    match operator.autohold(&AutoholdRequest { reason: " ".into(), ..wish }).await {
+        Err(ClientError::Api { status: 422, .. }) => {}
+        other => panic!("{other:?}"),
+    }
     world.running.stop().await.unwrap();
 }

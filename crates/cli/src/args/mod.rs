@@ -17,7 +17,7 @@ pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
 pub use global::GlobalArgs;
 pub use host::HostCommand;
 pub use lease::{LeaseCommand, RunArgs};
-pub use node::{NodeCommand, ProviderCommand};
+pub use node::{AutoholdCommand, NodeCommand, ProviderCommand};
 pub use pipeline::{PipelineCommand, SourceCommand, SubjectArgs};
 pub use run::RunCommand;
 pub use server::ServerArgs;

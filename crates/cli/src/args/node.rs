@@ -28,6 +28,9 @@ pub enum NodeCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Keep the nodes of failures to come
+    #[command(subcommand)]
+    Autohold(AutoholdCommand),
     /// Delete a node, also one that is held; refused while a run has it
     Delete {
         /// The node
@@ -39,6 +42,44 @@ pub enum NodeCommand {
     Rebuild {
         /// The image's name, for example debian
         image: String,
+    },
+}
+
+/// Keep the nodes of the next failures of a job, and the test environments that they had.
+#[derive(Debug, Subcommand)]
+pub enum AutoholdCommand {
+    /// Show all such wishes
+    List,
+    /// Keep the nodes of the next failures of a job
+    ///
+    /// Example: toci node autohold add devtest --change 1234 --for 4h --reason 'why does the overcloud not come up'
+    #[command(verbatim_doc_comment)]
+    Add {
+        /// The job
+        job: String,
+        /// Only of this project
+        #[arg(long)]
+        project: Option<String>,
+        /// Only of this change: 1234, or 1234,5
+        #[arg(long, conflicts_with = "reference")]
+        change: Option<String>,
+        /// Only of this ref or branch: refs/heads/master, or master
+        #[arg(long = "ref", value_name = "REF")]
+        reference: Option<String>,
+        /// Of so many failures
+        #[arg(long, default_value_t = 1)]
+        count: u32,
+        /// How long the nodes of each are kept
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_some)]
+        length: Duration,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Delete such a wish; what it has held already stays held
+    Delete {
+        /// The wish, for example A12
+        autohold: String,
     },
 }
 

@@ -1,12 +1,13 @@
 //! `toci node`, `toci provider`.
 
-use crate::args::{NodeCommand, ProviderCommand};
+use crate::args::{AutoholdCommand, NodeCommand, ProviderCommand};
+use crate::duration;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{self, ago, facts, moment, or_dash, word};
 use std::process::ExitCode;
 use toci_client::api::ApiClient;
-use toci_wire::api::{Node, NodeHold, NodeImage, Provider};
+use toci_wire::api::{Autohold, AutoholdRequest, Node, NodeHold, NodeImage, Provider};
 
 pub(super) async fn dispatch(
     client: &ApiClient,
@@ -23,6 +24,7 @@ pub(super) async fn dispatch(
             let hold = NodeHold { for_s: length.as_secs(), reason };
             show(&client.hold_node(&node, &hold).await?, json)?;
         }
+        NodeCommand::Autohold(command) => autohold(client, json, command).await?,
         NodeCommand::Delete { node } => {
             client.delete_node(&node).await?;
             if !json {
@@ -41,6 +43,49 @@ pub(super) async fn dispatch(
         }
     }
     Ok(Exit::Ok.into())
+}
+
+async fn autohold(client: &ApiClient, json: bool, command: AutoholdCommand) -> Result<()> {
+    match command {
+        AutoholdCommand::List => {
+            let wishes = client.autoholds().await?;
+            if json { output::json(&wishes) } else { output::text_line(&autohold_table(&wishes)) }
+        }
+        AutoholdCommand::Add { job, project, change, reference, count, length, reason } => {
+            let wish = AutoholdRequest {
+                job,
+                project,
+                subject: change.or(reference),
+                count,
+                for_s: length.as_secs(),
+                reason,
+            };
+            let made = client.autohold(&wish).await?;
+            if json { output::json(&made) } else { output::text_line(&autohold_table(&[made])) }
+        }
+        AutoholdCommand::Delete { autohold } => {
+            client.delete_autohold(&autohold).await?;
+            if json { Ok(()) } else { output::text_line(&format!("{autohold} is deleted")) }
+        }
+    }
+}
+
+fn autohold_table(wishes: &[Autohold]) -> String {
+    let row = |wish: &Autohold| {
+        vec![
+            wish.id.clone(),
+            wish.job.clone(),
+            or_dash(wish.project.as_deref().unwrap_or_default()),
+            or_dash(wish.subject.as_deref().unwrap_or_default()),
+            wish.left.to_string(),
+            duration::show(wish.for_s),
+            moment(wish.until_us),
+            wish.reason.clone(),
+        ]
+    };
+    let headings =
+        ["AUTOHOLD", "JOB", "PROJECT", "CHANGE OR REF", "LEFT", "FOR", "STANDS UNTIL", "REASON"];
+    output::table(&headings, &wishes.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) async fn providers(

@@ -3,7 +3,7 @@
 use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use hyper::Method;
-use toci_wire::api::{Node, NodeHold, NodeImage, Provider};
+use toci_wire::api::{Autohold, AutoholdRequest, Node, NodeHold, NodeImage, Provider};
 
 impl ApiClient {
     /// All nodes.
@@ -24,6 +24,22 @@ impl ApiClient {
     /// Deletes a node.
     pub async fn delete_node(&self, node: &str) -> Result<(), ClientError> {
         let call = Call::new(Method::POST, format!("/nodes/{}/delete", part(node)));
+        self.notify(call, &serde_json::json!({})).await
+    }
+
+    /// Every standing wish to keep the nodes of failures to come.
+    pub async fn autoholds(&self) -> Result<Vec<Autohold>, ClientError> {
+        self.ask(Call::new(Method::GET, "/autoholds".to_owned())).await
+    }
+
+    /// Keeps the nodes of failures to come.
+    pub async fn autohold(&self, wish: &AutoholdRequest) -> Result<Autohold, ClientError> {
+        self.tell(Call::new(Method::POST, "/autoholds".to_owned()), wish).await
+    }
+
+    /// Does not, after all.
+    pub async fn delete_autohold(&self, id: &str) -> Result<(), ClientError> {
+        let call = Call::new(Method::POST, format!("/autoholds/{}/delete", part(id)));
         self.notify(call, &serde_json::json!({})).await
     }
 

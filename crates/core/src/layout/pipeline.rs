@@ -248,4 +248,6 @@ pub struct Pipeline {
     pub abandon_on_failure: bool,
     /// Ours: changes that need each other are gated as one; otherwise refused with a message.
     pub allow_cycles: bool,
+    /// As in later Zuuls: it takes only what was reviewed, so that its runs may have secrets whatever they run.
+    pub post_review: bool,
 }

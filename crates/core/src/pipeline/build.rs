@@ -204,8 +204,11 @@ impl Gate {
 
     fn context(&self, item: &Item) -> RunContext {
         let merged = matches!(item.subject, Subject::Change(_));
+        let mut pipelines = self.layout.pipelines.iter();
+        let reviewed = pipelines.any(|p| p.name == item.pipeline && p.post_review);
         RunContext {
             pipeline: item.pipeline.clone(),
+            post_review: reviewed,
             subject: item.subject.clone(),
             change: self.view(&item.subject).map(|change| Change::clone(change)),
             series: item.set.series.clone(),

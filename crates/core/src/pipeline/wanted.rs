@@ -76,6 +76,8 @@ pub struct MergeWish {
 pub struct RunContext {
     /// Which pipeline.
     pub pipeline: PipelineName,
+    /// It takes only what was reviewed: its runs may have secrets.
+    pub post_review: bool,
     /// What the item is about.
     pub subject: Subject,
     /// Its change as last seen.

@@ -3,9 +3,11 @@
 //! * [`variables`] is the environment that the origin's jobs expect (origin.md 7.6, 6.2).
 //! * [`workspace`] says which revision each repository is put at (devstack-gate's rules, origin.md 6.3).
 //! * [`steps`] is the order of a run and its time limits.
+//! * [`trust`] says who may have secrets.
 //! * [`record`] is what is remembered of a run.
 
 pub mod record;
 pub mod steps;
+pub mod trust;
 pub mod variables;
 pub mod workspace;

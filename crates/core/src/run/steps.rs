@@ -198,6 +198,31 @@ impl State {
         }
     }
 
+    /// Whether it is certain that it failed, and by the job's own fault.
+    #[must_use]
+    pub fn has_failed(self) -> bool {
+        let verdict = match self {
+            State::WaitingNode
+            | State::WaitingTestenv
+            | State::Preparing { .. }
+            | State::Running { .. }
+            | State::Post { .. } => return false,
+            State::Collecting { verdict, .. } | State::Over(verdict) => verdict,
+        };
+        match verdict {
+            RunResult::Failure | RunResult::TimedOut | RunResult::PostFailure => true,
+            RunResult::Success
+            | RunResult::Aborted
+            | RunResult::Canceled
+            | RunResult::Skipped
+            | RunResult::NodeFailure
+            | RunResult::TeFailure
+            | RunResult::Lost
+            | RunResult::RetryLimit
+            | RunResult::ConfigError => false,
+        }
+    }
+
     /// Stopped from outside: what ran is killed, its logs are kept, post does not run.
     fn cut(self, verdict: RunResult, now: Time) -> State {
         match self {

@@ -2,21 +2,26 @@
 //! namespaces of its own. The quick default: a node is there in a tenth of a second.
 //!
 //! Inside, root is an unprivileged user of the machine that exists nowhere else, so nothing of the machine can be
-//! changed; `/tmp`, `/opt/stack`, `/home` and `/root` are fresh. The first process reads from a pipe that this process holds: when
-//! it goes, by any means, the sandbox ends, and everything in it.
+//! changed; `/tmp`, `/opt`, `/home`, `/root` and the like are fresh, all on one file system in memory. The first process
+//! reads from a pipe that this process holds: when it goes, by any means, the sandbox ends, and everything in it. What it
+//! may take of the machine: [`Bounds`].
 
+use super::bounds::{Bounds, remove_cgroup};
 use super::session::Session;
 use crate::program::{Call, CallError, Group};
+use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 /// Users 200,000 to 265,535 of the machine belong to sandboxes.
 const FIRST_USER: u32 = 200_000;
-/// Processes of one sandbox at most: a job that forks for ever harms itself alone.
-const PROCESSES_MAX: u32 = 4096;
 /// How long a sandbox may take to come up.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// Attempts to remove a sandbox's cgroup, and the pause between them.
+const CGROUP_TRIES: u32 = 100;
+const CGROUP_PAUSE: Duration = Duration::from_millis(20);
 /// One `ip` command.
 const IP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -25,10 +30,13 @@ const IP_LIMIT: Duration = Duration::from_secs(10);
 const INIT: &str = r#"
 set -e
 mount -t proc proc /proc
-for d in /tmp /opt /home /root /var/tmp /run /srv /mnt; do
-    [ -d "$d" ] && mount -t tmpfs -o mode=755 tmpfs "$d"
+mount -t tmpfs -o "$2" tmpfs /tmp
+for d in /opt /home /root /var/tmp /run /srv /mnt /dev/shm /tmp; do
+    [ -d "$d" ] || continue
+    mkdir -p "/tmp/fresh$d"
+    mount --bind "/tmp/fresh$d" "$d"
 done
-chmod 1777 /tmp /var/tmp
+chmod 1777 /tmp /var/tmp /dev/shm
 mkdir -p /opt/stack/new /home/toci
 hostname "$1" 2>/dev/null || true
 ip link set lo up
@@ -49,6 +57,9 @@ pub enum LocalError {
         #[source]
         source: CallError,
     },
+    /// Its cgroup could not be made.
+    #[error("make a cgroup for a sandbox")]
+    Cgroup(#[source] std::io::Error),
     /// A command refused.
     #[error("{what}: {why}")]
     Refused {
@@ -74,6 +85,21 @@ pub struct LocalNode {
     group: Group,
     pid: u32,
     veth: Option<String>,
+    way_in: Vec<OsString>,
+    cgroup: Option<Cgroup>,
+}
+
+/// A sandbox's cgroup; it goes with the sandbox.
+#[derive(Debug)]
+struct Cgroup(PathBuf);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !remove_cgroup(&self.0) {
+            // The next one of this name takes it over.
+            tracing::debug!(path = %self.0.display(), "a sandbox's cgroup is still in use");
+        }
+    }
 }
 
 impl LocalNode {
@@ -82,11 +108,17 @@ impl LocalNode {
         name: &str,
         number: u16,
         link: Option<Link>,
+        bounds: &Bounds,
     ) -> Result<LocalNode, LocalError> {
+        let cgroup = bounds.make_cgroup(name).map_err(LocalError::Cgroup)?.map(Cgroup);
+        let way_in = bounds.way_in(cgroup.as_ref().map(|cgroup| cgroup.0.as_path()));
         let user = (FIRST_USER + u32::from(number)).to_string();
         let what = "start a sandbox";
-        let mut group = Call::new("prlimit", START_LIMIT)
-            .args([&format!("--nproc={PROCESSES_MAX}"), "--core=0", "setpriv"])
+        let mut words = way_in.clone();
+        words.push("prlimit".into());
+        let mut group = Call::new(words.remove(0), START_LIMIT)
+            .args(words)
+            .args([&format!("--nproc={}", bounds.processes), "--core=0", "setpriv"])
             .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--inh-caps=-all"])
             .args([
                 "unshare",
@@ -108,6 +140,7 @@ impl LocalNode {
                 INIT,
                 "init",
                 name,
+                &bounds.mount_options(),
             ])
             .env("HOME", "/root")
             .start()
@@ -128,7 +161,7 @@ impl LocalNode {
         let Some(pid) = child_of(starter) else {
             return Err(LocalError::Refused { what, why: "it ended at once".to_owned() });
         };
-        let mut node = LocalNode { group, pid, veth: None };
+        let mut node = LocalNode { group, pid, veth: None, way_in, cgroup };
         if let Some(link) = link {
             node.connect(number, link).await?;
         }
@@ -138,7 +171,7 @@ impl LocalNode {
     /// The way into it.
     #[must_use]
     pub fn session(&self) -> Session {
-        Session::Namespaces { pid: self.pid }
+        Session::Namespaces { pid: self.pid, way_in: self.way_in.clone() }
     }
 
     /// Whether it still runs.
@@ -152,6 +185,13 @@ impl LocalNode {
         self.group.signal(nix::sys::signal::Signal::SIGKILL);
         // Killed for certain: this takes as long as the kernel needs.
         let _ = tokio::time::timeout(START_LIMIT, self.group.child.wait()).await;
+        if let Some(cgroup) = self.cgroup.take() {
+            let mut tries = 0..CGROUP_TRIES;
+            while !remove_cgroup(&cgroup.0) && tries.next().is_some() {
+                // The kernel clears away what was killed.
+                tokio::time::sleep(CGROUP_PAUSE).await;
+            }
+        }
     }
 
     async fn connect(&mut self, number: u16, link: Link) -> Result<(), LocalError> {

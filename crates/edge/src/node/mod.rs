@@ -3,6 +3,7 @@
 //! A [`Session`] is all that a run knows of its node. Where nodes come from is the providers' business: [`local`] makes
 //! sandboxes on this machine.
 
+pub mod bounds;
 pub mod console;
 pub mod local;
 mod session;

@@ -2,6 +2,7 @@
 
 use super::sweep;
 use crate::program::{Call, CallError, Ended, Group};
+use crate::ssh;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub enum Session {
     Namespaces {
         /// The sandbox's first process.
         pid: u32,
+        /// The program, with its arguments, that puts what it calls into the sandbox's bounds; none when empty.
+        way_in: Vec<OsString>,
     },
     /// Over OpenSSH.
     Ssh {
@@ -104,43 +107,22 @@ impl Session {
     #[must_use]
     pub fn call(&self, text: &str, limit: Duration) -> Call {
         match self {
-            Session::Namespaces { pid } => {
+            Session::Namespaces { pid, way_in } => {
                 let pid = pid.to_string();
-                Call::new("nsenter", limit)
+                let mut words = way_in.clone();
+                words.push("nsenter".into());
+                Call::new(words.remove(0), limit)
+                    .args(words)
                     .args(["--target", &pid, "--all", "--wd=/", "--", "bash", "-c", text])
             }
             Session::Ssh { target, port, key, known_hosts } => {
-                let option = |name: &str, path: &PathBuf| {
-                    let mut out = OsString::from(format!("-o{name}="));
-                    out.push(path);
-                    out
-                };
-                Call::new("ssh", limit)
-                    .args([
-                        "-F",
-                        "/dev/null",
-                        "-T",
-                        "-oBatchMode=yes",
-                        "-oPasswordAuthentication=no",
-                    ])
-                    .args([
-                        "-oStrictHostKeyChecking=yes",
-                        "-oConnectTimeout=15",
-                        "-oLogLevel=ERROR",
-                    ])
-                    .args([
-                        "-oServerAliveInterval=5",
-                        "-oServerAliveCountMax=3",
-                        "-oIdentitiesOnly=yes",
-                    ])
-                    .args([option("IdentityFile", key), option("UserKnownHostsFile", known_hosts)])
-                    .args([
-                        "-p",
-                        &port.to_string(),
-                        "--",
-                        target,
-                        &format!("bash -c {}", quoted(text)),
-                    ])
+                Call::new("ssh", limit).args(ssh::options(Some(key), Some(known_hosts))).args([
+                    "-p",
+                    &port.to_string(),
+                    "--",
+                    target,
+                    &format!("bash -c {}", quoted(text)),
+                ])
             }
         }
     }
@@ -196,7 +178,7 @@ impl Session {
     /// Why the way there is broken, if it is.
     fn broken(&self, ended: &Ended) -> Option<String> {
         let broken = match self {
-            Session::Namespaces { pid } => !ended.is_well() && !sweep::lives(*pid),
+            Session::Namespaces { pid, .. } => !ended.is_well() && !sweep::lives(*pid),
             Session::Ssh { .. } => ended.code == Some(SSH_BROKEN),
         };
         broken.then(|| ended.complaint.clone())
@@ -250,7 +232,7 @@ impl Session {
         let what = "end all that runs on the node";
         match self {
             // Nothing but the run is in there, and it may have left no room for one more process.
-            Session::Namespaces { pid } => {
+            Session::Namespaces { pid, .. } => {
                 let pid = *pid;
                 let swept = tokio::task::spawn_blocking(move || sweep::sweep(pid)).await;
                 match swept {

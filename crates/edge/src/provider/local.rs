@@ -1,6 +1,7 @@
 //! The provider `local`: sandboxes on this machine. They end with the server.
 
 use super::{Machine, Provider, ProviderError, Work};
+use crate::node::bounds::Bounds;
 use crate::node::local::{Link, LocalNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,6 +21,8 @@ pub struct LocalConfig {
     pub first_number: u16,
     /// Addresses of the pairs of ends, the first and the last; without them sandboxes have no network.
     pub addresses: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// What sandboxes of each label may take; without an entry nothing is bounded but processes.
+    pub bounds: BTreeMap<Label, Bounds>,
 }
 
 /// Pairs in a range of addresses: even is our end, odd is the sandbox's.
@@ -75,12 +78,13 @@ impl Local {
         Some((number, link))
     }
 
-    async fn make(&self, name: &str) -> Result<Machine, ProviderError> {
+    async fn make(&self, name: &str, label: &Label) -> Result<Machine, ProviderError> {
         let what = || format!("start the sandbox {name}");
         let Some((number, link)) = self.reserve(name) else {
             return Err(ProviderError::said(what(), "no number or address is free"));
         };
-        let node = LocalNode::start(name, number, link)
+        let bounds = self.config.bounds.get(label).cloned().unwrap_or_default();
+        let node = LocalNode::start(name, number, link, &bounds)
             .await
             .map_err(|e| ProviderError::new(what(), &e))?;
         let machine = Machine {
@@ -117,9 +121,9 @@ impl Provider for Local {
     fn create<'a>(
         &'a self,
         name: &'a str,
-        _label: &'a Label,
+        label: &'a Label,
     ) -> Work<'a, Result<Machine, ProviderError>> {
-        Box::pin(self.make(name))
+        Box::pin(self.make(name, label))
     }
 
     fn find<'a>(
@@ -171,7 +175,8 @@ mod tests {
 
     #[test]
     fn numbers_are_used_again_and_never_twice() {
-        let config = LocalConfig { max: 2, first_number: 7, addresses: None };
+        let config =
+            LocalConfig { max: 2, first_number: 7, addresses: None, bounds: BTreeMap::new() };
         let local = Local::new(config);
         assert_eq!(local.reserve("a"), Some((7, None)));
         assert_eq!(local.reserve("b"), Some((8, None)));

@@ -9,7 +9,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use std::time::Duration;
 use toci_core::id::NodeId;
-use toci_wire::api::{ErrorBody, Node, NodeHold, NodeImage, Provider};
+use toci_core::node::Meant;
+use toci_wire::api::{Autohold, AutoholdRequest, ErrorBody, Node, NodeHold, NodeImage, Provider};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,6 +22,9 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(show))
         .routes(routes!(hold))
         .routes(routes!(delete))
+        .routes(routes!(autoholds))
+        .routes(routes!(autohold))
+        .routes(routes!(delete_autohold))
         .routes(routes!(providers))
         .routes(routes!(images))
         .routes(routes!(rebuild))
@@ -31,7 +35,7 @@ impl From<NodeError> for Problem {
         match error {
             NodeError::Refused(r) => {
                 let status = match r.code {
-                    "no_such_node" | "no_such_image" => StatusCode::NOT_FOUND,
+                    "no_such_node" | "no_such_image" | "no_such_autohold" => StatusCode::NOT_FOUND,
                     "bad_request" => StatusCode::UNPROCESSABLE_ENTITY,
                     _ => StatusCode::CONFLICT,
                 };
@@ -124,6 +128,62 @@ async fn delete(
 ) -> Result<StatusCode, Problem> {
     caller.may_operate()?;
     pool(&api)?.delete(node_id(&node)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List standing wishes to keep the nodes of failures to come.
+#[utoipa::path(get, path = "/autoholds", tag = "nodes", security(("token" = ["read_only"])),
+    responses((status = 200, body = Vec<Autohold>), (status = "default", body = ErrorBody)))]
+async fn autoholds(State(api): State<Shared>, caller: Caller) -> Answered<Vec<Autohold>> {
+    caller.may_look()?;
+    Ok(Json(pool(&api)?.autoholds().await?))
+}
+
+/// Keep the nodes of the next failures of a job, and the test environments that they had.
+#[utoipa::path(post, path = "/autoholds", tag = "nodes", security(("token" = ["operator"])),
+    request_body = AutoholdRequest,
+    responses((status = 200, body = Autohold), (status = "default", body = ErrorBody)))]
+async fn autohold(
+    State(api): State<Shared>,
+    caller: Caller,
+    Question(question): Question<AutoholdRequest>,
+) -> Answered<Autohold> {
+    caller.may_operate()?;
+    let meant = Meant {
+        job: question.job,
+        project: question.project,
+        subject: question.subject,
+        count: question.count,
+        length: Duration::from_secs(question.for_s),
+        reason: match question.reason.trim() {
+            // It is refused.
+            "" => String::new(),
+            reason => format!("{reason} ({})", caller.subject()),
+        },
+    };
+    Ok(Json(pool(&api)?.autohold(meant).await?))
+}
+
+/// Delete such a wish; what it has held already stays held.
+#[utoipa::path(post, path = "/autoholds/{autohold}/delete", tag = "nodes",
+    security(("token" = ["operator"])),
+    params(("autohold" = String, Path, description = "`A<number>`")),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn delete_autohold(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(autohold): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.may_operate()?;
+    let id = autohold.parse().map_err(|_| {
+        let shown: String = autohold.chars().take(80).collect();
+        Problem::not_found(
+            "no_such_autohold",
+            format!("there is no autohold `{shown}`"),
+            "one is written A and a number; `toci node autohold list` shows them",
+        )
+    })?;
+    pool(&api)?.delete_autohold(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use toci_core::id::{Label, ProviderName};
 use toci_core::node::{Amount, LabelSpec, Policy, PoolSpec, ProviderSpec, Settings};
+use toci_edge::node::bounds::{Bounds, PROCESSES_MAX};
 use toci_edge::provider::Provider;
 use toci_edge::provider::fixed::{Fixed, FixedConfig, FixedMachine};
 use toci_edge::provider::libvirt::{Libvirt, LibvirtConfig};
@@ -103,6 +104,7 @@ pub(super) struct ProviderFile {
     // local
     pub(super) addresses: Option<String>,
     pub(super) first_number: Option<u16>,
+    pub(super) cgroup: Option<PathBuf>,
     // static
     pub(super) ssh_key_file: Option<PathBuf>,
     pub(super) known_hosts_file: Option<PathBuf>,
@@ -119,6 +121,15 @@ pub(super) struct ProviderFile {
 }
 
 impl ProviderFile {
+    /// What means something for local only.
+    fn of_local(&self) -> [(&'static str, bool); 3] {
+        [
+            ("cgroup", self.cgroup.is_some()),
+            ("pool.disk_mib", self.pool.iter().any(|pool| pool.disk_mib.is_some())),
+            ("pool.processes", self.pool.iter().any(|pool| pool.processes.is_some())),
+        ]
+    }
+
     /// What means something for libvirt only.
     fn of_libvirt(&self) -> [(&'static str, bool); 9] {
         [
@@ -142,6 +153,8 @@ pub(super) struct PoolFile {
     max: Option<u64>,
     pub(super) cpus: Option<u64>,
     pub(super) memory_mib: Option<u64>,
+    disk_mib: Option<u64>,
+    processes: Option<u32>,
     #[serde(default)]
     pub(super) machines: Vec<String>,
     pub(super) image: Option<String>,
@@ -224,6 +237,9 @@ fn provider(
     if file.kind != Kind::Libvirt {
         only(&file.of_libvirt())?;
     }
+    if file.kind != Kind::Local {
+        only(&file.of_local())?;
+    }
     let spec = ProviderSpec {
         name: file.name,
         quota: Amount {
@@ -266,7 +282,31 @@ fn local(file: &ProviderFile) -> Result<(ProviderKind, u64), String> {
     if first_number.checked_add(max).is_none() {
         return Err("first_number and max_servers together are more than 65535".to_owned());
     }
-    Ok((ProviderKind::Local(LocalConfig { max, first_number, addresses }), u64::from(max)))
+    if let Some(cgroup) = file.cgroup.as_ref().filter(|cgroup| !cgroup.is_absolute()) {
+        return Err(format!("cgroup `{}` is not absolute", cgroup.display()));
+    }
+    for pool in &file.pool {
+        let zero = pool.processes == Some(0) || pool.memory_mib == Some(0);
+        if zero || pool.disk_mib == Some(0) || pool.cpus == Some(0) {
+            let label = &pool.label;
+            return Err(format!(
+                "pool {label}: processes, memory_mib, disk_mib, cpus are at least 1"
+            ));
+        }
+    }
+    let bounds = |pool: &PoolFile| {
+        let bounds = Bounds {
+            processes: pool.processes.unwrap_or(PROCESSES_MAX),
+            memory_mib: pool.memory_mib,
+            disk_mib: pool.disk_mib,
+            cpus: pool.cpus,
+            cgroup: file.cgroup.clone(),
+        };
+        (pool.label.clone(), bounds)
+    };
+    let bounds = file.pool.iter().map(bounds).collect();
+    let config = LocalConfig { max, first_number, addresses, bounds };
+    Ok((ProviderKind::Local(config), u64::from(max)))
 }
 
 fn fixed(file: &ProviderFile) -> Result<(ProviderKind, u64), String> {

@@ -78,6 +78,18 @@ fn what_makes_no_sense_is_told() {
             "provider p: cleanup means nothing for its kind",
         ),
         (
+            format!("{label}{local}max_servers = 2\ncgroup = \"x\"\n{pool}"),
+            "provider p: cgroup `x` is not absolute",
+        ),
+        (
+            format!("{label}{local}max_servers = 2\n{pool}disk_mib = 0\n"),
+            "provider p: pool a: processes, memory_mib, disk_mib, cpus are at least 1",
+        ),
+        (
+            format!("{label}{fixed}cleanup = \"x\"\n{pool}disk_mib = 1\nmachines = [\"a@h\"]\n"),
+            "provider p: pool.disk_mib means nothing for its kind",
+        ),
+        (
             format!("{label}{fixed}{pool}machines = [\"root@h\"]\n"),
             "provider p: cleanup is missing",
         ),

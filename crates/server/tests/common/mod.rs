@@ -2,6 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as expected")]
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod gate;
+pub(crate) mod git;
+pub(crate) mod job;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -22,7 +22,9 @@ pub use host_link::{
 pub use lease::{
     Extend, Hold, Lease, LeaseRequest, LeaseState, LeaseTestenv, LeasedTe, Release, Revoke, Waiting,
 };
-pub use node::{ImageState, Node, NodeHold, NodeImage, NodeState, Provider};
+pub use node::{
+    Autohold, AutoholdRequest, ImageState, Node, NodeHold, NodeImage, NodeState, Provider,
+};
 pub use pipeline::{
     ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue,
     Promote, ReferenceOrder,

@@ -5,6 +5,9 @@
 //! GET  /nodes/{node}           -> Node             read-only
 //! POST /nodes/{node}/hold      NodeHold -> Node    operator; a node in use is kept when its run is over
 //! POST /nodes/{node}/delete    -> 204              operator; refused while a run has it
+//! GET  /autoholds              -> [Autohold]       read-only
+//! POST /autoholds              AutoholdRequest -> Autohold   operator
+//! POST /autoholds/{autohold}/delete -> 204         operator
 //! GET  /providers              -> [Provider]       read-only
 //! GET  /images                 -> [NodeImage]      read-only
 //! POST /images/{image}/rebuild -> 204              operator; the old one stays in use until the new one was tried
@@ -74,6 +77,49 @@ pub struct NodeHold {
     pub for_s: u64,
     /// Why.
     pub reason: String,
+}
+
+/// Body of `POST /autoholds`: keep the nodes of the next failures of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AutoholdRequest {
+    /// Of this job.
+    pub job: String,
+    /// Only of this project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Only of this change (`1234`, `1234,5`) or ref (`refs/heads/master`, `master`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Of so many failures.
+    pub count: u32,
+    /// How long the nodes of each are kept.
+    pub for_s: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A standing wish to keep the nodes of failures to come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Autohold {
+    /// `A` and a number that is never used again.
+    pub id: String,
+    /// Of this job.
+    pub job: String,
+    /// Only of this project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Only of this change or ref.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Failures that it is still for.
+    pub left: u32,
+    /// How long the nodes of each are kept.
+    pub for_s: u64,
+    /// Why, and who said so.
+    pub reason: String,
+    /// When it ends, spent or not.
+    pub until_us: i64,
 }
 
 /// Where nodes come from.

@@ -39,6 +39,7 @@ pub(super) const KEYS: &[&str] = &[
     "window-decrease-factor",
     "abandon-on-failure",
     "allow-cycles",
+    "post-review",
 ];
 
 /// Keys of one trigger.
@@ -113,6 +114,7 @@ pub(super) fn read(
         disable_after: map.number("disable-after-consecutive-failures", 1, found),
         abandon_on_failure: map.truth("abandon-on-failure", found).unwrap_or(false),
         allow_cycles: map.truth("allow-cycles", found).unwrap_or(false),
+        post_review: map.truth("post-review", found).unwrap_or(false),
         source,
     };
     Some((pipeline, node.mark))

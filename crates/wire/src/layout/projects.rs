@@ -130,11 +130,17 @@ fn own_secrets(
         let mut named = Vec::new();
         for node in one.several(&[secret.as_str()]) {
             let Some(name) = text(node, &path, found).map(PipelineName) else { continue };
-            if pipelines.iter().any(|p| p.name == name) {
-                named.push(name);
-            } else {
-                let what = format!("there is no pipeline `{name}`");
-                found.error(node.mark, &path, what, "a name of `pipelines`");
+            match pipelines.iter().find(|p| p.name == name) {
+                Some(pipeline) if pipeline.post_review => named.push(name),
+                Some(_) => {
+                    let what = format!("pipeline `{name}` takes what nobody has reviewed");
+                    let expected = "a pipeline with `post-review: true`: its changes say what runs";
+                    found.error(node.mark, &path, what, expected);
+                }
+                None => {
+                    let what = format!("there is no pipeline `{name}`");
+                    found.error(node.mark, &path, what, "a name of `pipelines`");
+                }
             }
         }
         out.insert(secret.clone(), named);

@@ -219,7 +219,7 @@ fn jobs_that_wait_for_each_other_are_errors() {
 
 #[test]
 fn secrets_of_a_projects_own_jobs_are_granted_by_pipeline() {
-    let head = "pipelines: [{name: gate, manager: dependent}]\nprojects:\n";
+    let head = "pipelines: [{name: gate, manager: dependent, post-review: true}, {name: check, manager: independent}]\nprojects:\n";
     let layout =
         load(&format!("{head}  - {{name: a, own-secrets: {{key: gate, other: [gate]}}}}\n"));
     let secrets = &layout.projects.values().next().unwrap().own_secrets;
@@ -229,6 +229,12 @@ fn secrets_of_a_projects_own_jobs_are_granted_by_pipeline() {
         &format!("{head}  - {{name: a, own-secrets: {{key: gat}}}}\n"),
         &[
             "l.yaml:3:34: project a.own-secrets: there is no pipeline `gat` (expected a name of `pipelines`)",
+        ],
+    );
+    fails(
+        &format!("{head}  - {{name: a, own-secrets: {{key: [gate, check]}}}}\n"),
+        &[
+            "l.yaml:3:41: project a.own-secrets: pipeline `check` takes what nobody has reviewed (expected a pipeline with `post-review: true`: its changes say what runs)",
         ],
     );
 }

@@ -7,7 +7,7 @@ use toci_core::layout::{Job, Layout, PipelineName, Script};
 const BASE: &str = "
 pipelines:
   - {name: check, manager: independent}
-  - {name: gate, manager: dependent}
+  - {name: gate, manager: dependent, post-review: true}
 jobs:
   - {name: lint, run: tools/lint}
   - {name: publish, secrets: [upload-key]}

@@ -181,6 +181,7 @@ fn pipeline(name: &str, words: &[&str]) -> Pipeline {
         disable_after: number(words, "disable"),
         abandon_on_failure: has("abandon"),
         allow_cycles: has("cycles"),
+        post_review: has("reviewed"),
     }
 }
 

@@ -4,13 +4,14 @@ use super::COMMANDS_MAX;
 use super::clock::Clock;
 use super::error::NodeError;
 use super::run::{Command, State};
+use super::view::autohold;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use toci_core::id::{Label, NodeId, ProviderName, RunId};
+use toci_core::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
 use toci_core::layout::Precedence;
-use toci_core::node::{Event, Policy, Pool, Request, Settings};
+use toci_core::node::{Event, Failure, Hold, Meant, Policy, Pool, Request, Settings};
 use toci_core::time::Time;
 use toci_edge::node::Session;
 use toci_edge::provider::Provider;
@@ -112,10 +113,17 @@ impl NodePool {
     }
 
     /// The run is over with these nodes: they are deleted, or kept if somebody wants to look at them.
-    pub async fn give_back(&self, run: RunId, failed: bool, job: &str) {
-        tracing::debug!(%run, failed, job, "nodes are given back");
+    pub async fn give_back(&self, run: RunId) {
         // Without the task there is nobody to give anything back to; the next one finds the node and deletes it.
         let _ = self.send(Command::Tell(Event::GiveBack(run))).await;
+    }
+
+    /// The run failed by its job's own fault, before it gives its nodes back: how long they will be kept, if somebody
+    /// wants to look at them.
+    pub async fn failed(&self, failure: Failure) -> Result<Option<Hold>, NodeError> {
+        let run = failure.run;
+        self.apply(Event::Failed(failure)).await?;
+        self.look(move |state| state.pool.hold_of(run).cloned()).await
     }
 
     /// Why a run waits; none when it does not.
@@ -169,6 +177,28 @@ impl NodePool {
     ) -> Result<api::Node, NodeError> {
         self.apply(Event::Hold { node, length, reason }).await?;
         self.node(node).await
+    }
+
+    /// Every wish to keep the nodes of failures to come.
+    pub async fn autoholds(&self) -> Result<Vec<api::Autohold>, NodeError> {
+        self.look(State::autoholds).await
+    }
+
+    /// Keeps the nodes of failures to come.
+    pub async fn autohold(&self, meant: Meant) -> Result<api::Autohold, NodeError> {
+        self.apply(Event::Autohold(meant.clone())).await?;
+        // The newest that says the same: as good as this one, should somebody have asked twice.
+        let made = self.look(move |state| {
+            let mut all = state.pool.autoholds().collect::<Vec<_>>();
+            all.retain(|wish| wish.meant == meant);
+            all.pop().map(autohold)
+        });
+        made.await?.ok_or_else(|| NodeError::Failed("it was spent at once".to_owned()))
+    }
+
+    /// Does not, after all.
+    pub async fn delete_autohold(&self, id: AutoholdId) -> Result<(), NodeError> {
+        self.apply(Event::DeleteAutohold(id)).await
     }
 
     /// Deletes a node, also one that is held.

@@ -8,7 +8,7 @@ use super::{BATCH_MAX, COMMANDS_MAX};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use toci_core::id::{NodeId, ProviderName, RunId};
+use toci_core::id::{AutoholdId, NodeId, ProviderName, RunId};
 use toci_core::node::{Changes, Event, Node, NodeState, Outcome, Pool, Request};
 use toci_core::refused::Refused;
 use toci_edge::provider::{Machine, Provider};
@@ -213,11 +213,18 @@ impl State {
     }
 
     async fn write(&mut self) -> Result<(), StoreError> {
-        if self.unwritten.nodes.is_empty() && self.unwritten.gone.is_empty() {
+        let Changes { nodes, gone, autoholds, .. } = &self.unwritten;
+        if nodes.is_empty() && gone.is_empty() && autoholds.is_empty() {
             return Ok(());
         }
         let nodes = self.unwritten.nodes.iter().filter_map(|id| self.pool.node(*id).cloned());
+        let wishes =
+            self.pool.autoholds().filter(|wish| self.unwritten.autoholds.contains(&wish.id));
+        let there = |id: &AutoholdId| self.pool.autoholds().any(|wish| wish.id == *id);
+        let spent = self.unwritten.autoholds.iter().copied().filter(|id| !there(id));
         let batch = NodeBatch {
+            autoholds: wishes.cloned().collect(),
+            autoholds_gone: spent.collect(),
             nodes: nodes.collect(),
             gone: self.unwritten.gone.iter().copied().collect(),
             last_node: self.pool.last_node(),
@@ -321,5 +328,6 @@ fn merge(older: &mut Changes, newer: Changes) {
     }
     older.nodes.extend(newer.nodes);
     older.gone.extend(newer.gone);
+    older.autoholds.extend(newer.autoholds);
     older.outcomes.extend(newer.outcomes);
 }

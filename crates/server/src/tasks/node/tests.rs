@@ -34,7 +34,8 @@ fn parts(min_ready: u32, max: u16) -> PoolParts {
         quota: Amount { servers: u64::from(max), cpus: 0, memory_mib: 0 },
         pools: BTreeMap::from([(label.clone(), PoolSpec { max: u64::MAX, cost })]),
     };
-    let config = LocalConfig { max, first_number: first_number(), addresses: None };
+    let config =
+        LocalConfig { max, first_number: first_number(), addresses: None, bounds: BTreeMap::new() };
     let local: Arc<dyn Provider> = Arc::new(Local::new(config));
     PoolParts {
         settings: Settings {
@@ -96,7 +97,7 @@ async fn a_run_gets_a_node_that_nobody_had_and_it_is_deleted_afterwards() {
     let other = pool.take(request(2, 1)).await.unwrap();
     assert_ne!(other[0].id, nodes[0].id);
     assert!(!*nodes[0].lost.borrow());
-    pool.give_back(RunId(1), false, "check").await;
+    pool.give_back(RunId(1)).await;
     until(&pool, "it is gone", |n| n.iter().all(|node| node.name != ready.name)).await;
     let gone = nodes[0].session.try_run("look", "true", b"", LIMIT).await;
     assert!(gone.is_err(), "{gone:?}");
@@ -128,7 +129,7 @@ async fn a_wish_is_withdrawn_by_going_away_and_the_impossible_is_told() {
     let taken = pool.take(request(1, 1)).await.unwrap();
     let waits = tokio::time::timeout(Duration::from_millis(300), pool.take(request(2, 1))).await;
     assert!(waits.is_err(), "{waits:?}");
-    pool.give_back(RunId(1), true, "check").await;
+    pool.give_back(RunId(1)).await;
     until(&pool, "nothing is left", <[api::Node]>::is_empty).await;
     assert!(!*taken[0].lost.borrow());
     let error = pool.take(request(3, 2)).await.unwrap_err();
@@ -145,7 +146,7 @@ async fn a_node_that_dies_is_told_to_whoever_has_it() {
     let mut nodes = pool.take(request(1, 1)).await.unwrap();
     // Its first process ends: a machine that is switched off.
     let _ = nodes[0].session.try_run("switch off", "kill -KILL -1; kill 1", b"", LIMIT).await;
-    let toci_edge::node::Session::Namespaces { pid } = nodes[0].session else { panic!() };
+    let toci_edge::node::Session::Namespaces { pid, .. } = nodes[0].session else { panic!() };
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),
         nix::sys::signal::Signal::SIGKILL,
@@ -166,7 +167,7 @@ async fn after_a_restart_nothing_is_left_over_and_held_nodes_that_died_are_told(
     first.hold(taken[0].id, Duration::from_secs(600), "why is it red".into()).await.unwrap();
     let error = first.delete(taken[0].id).await.unwrap_err();
     assert!(error.to_string().contains("has node"), "{error}");
-    first.give_back(RunId(1), true, "check").await;
+    first.give_back(RunId(1)).await;
     until(&first, "it is held", |n| count(n, api::NodeState::Held) == 1).await;
     drop(first);
     // The task ends and frees the database.

@@ -4,7 +4,7 @@ use super::run::State;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use toci_core::id::{NodeId, ProviderName};
-use toci_core::node::{ImageState, Node, NodeState};
+use toci_core::node::{Autohold, ImageState, Node, NodeState};
 use toci_edge::provider::Provider;
 use toci_wire::api;
 
@@ -15,6 +15,10 @@ impl State {
 
     pub(super) fn node(&self, id: NodeId) -> Option<api::Node> {
         self.pool.node(id).map(|node| self.shown(node))
+    }
+
+    pub(super) fn autoholds(&self) -> Vec<api::Autohold> {
+        self.pool.autoholds().map(autohold).collect()
     }
 
     fn shown(&self, node: &Node) -> api::Node {
@@ -79,6 +83,20 @@ pub(super) fn images(providers: &BTreeMap<ProviderName, Arc<dyn Provider>>) -> V
         provider.images().into_iter().map(shown).collect::<Vec<_>>()
     };
     providers.iter().flat_map(of).collect()
+}
+
+pub(super) fn autohold(wish: &Autohold) -> api::Autohold {
+    let meant = wish.meant.clone();
+    api::Autohold {
+        id: wish.id.to_string(),
+        job: meant.job,
+        project: meant.project,
+        subject: meant.subject,
+        left: meant.count,
+        for_s: meant.length.as_secs(),
+        reason: meant.reason,
+        until_us: wish.until.0,
+    }
 }
 
 fn word(state: NodeState) -> api::NodeState {

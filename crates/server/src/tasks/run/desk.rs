@@ -10,9 +10,9 @@ use super::stops::{Clock, Order};
 use super::trouble::{Trouble, Troubles};
 use crate::config::RunConfig;
 use crate::tasks::lease::LeaseBook;
+use crate::tasks::log::{Archived, Finished, LogError};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use toci_core::event::SourceName;
@@ -20,7 +20,6 @@ use toci_core::id::RunId;
 use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish, Wanted};
 use toci_core::run::record::Record;
 use toci_edge::git::Mirrors;
-use toci_edge::node::console::Mask;
 use toci_store::{Store, StoreError};
 use tokio::sync::{mpsc, watch};
 
@@ -32,38 +31,10 @@ const ENDS_MAX: usize = 256;
 /// Where news of runs go: to the gate.
 pub type News = mpsc::Sender<Input>;
 
-/// A run that is over, for the archive.
-#[derive(Debug)]
-pub struct Finished<'a> {
-    /// Which.
-    pub wish: &'a RunWish,
-    /// What it came to.
-    pub result: RunResult,
-    /// `console.txt`, `zuul-info/`, `logs/`, `artifacts/`.
-    pub folder: &'a Path,
-    /// The secrets that the job had.
-    pub mask: &'a Mask,
-}
-
-/// Logs that are in the archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Archived {
-    /// Where people find them.
-    pub url: String,
-    /// One line that says why it failed; may be empty.
-    pub first_error: String,
-}
-
-/// Logs could not be kept; why.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Unarchived(pub String);
-
 /// Where logs go.
 pub trait Archive: core::fmt::Debug + Send + Sync {
     /// Keeps them.
-    fn archive<'a>(&'a self, finished: Finished<'a>)
-    -> BoxFuture<'a, Result<Archived, Unarchived>>;
+    fn archive<'a>(&'a self, finished: Finished<'a>) -> BoxFuture<'a, Result<Archived, LogError>>;
 }
 
 /// What runs are made with.
@@ -75,6 +46,8 @@ pub struct Parts {
     pub book: LeaseBook,
     /// Longest lease.
     pub lease_max: Duration,
+    /// Longest hold of a lease.
+    pub hold_max: Duration,
     /// Repositories come from there.
     pub mirrors: Arc<Mirrors>,
     /// ZUUL_URL, for projects of the first source.

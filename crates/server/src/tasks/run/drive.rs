@@ -4,18 +4,21 @@ mod collecting;
 mod ready;
 
 use super::console::{Console, Mark};
-use super::desk::{Finished, News, Parts};
+use super::desk::{News, Parts};
 use super::environment::{self, Places};
-use super::nodes::NodeHandle;
 use super::script::{End, Playing, SCRIPT_MAX_BYTES, Scene, text_of};
 use super::secret::Secrets;
 use super::stops::{Clock, Heed, Order, Stops};
 use super::testenv::Tenancy;
+use crate::tasks::log::Finished;
+use crate::tasks::node::NodeHandle;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_core::event::ProjectName;
 use toci_core::layout::Script;
+use toci_core::node::Failure;
 use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish};
 use toci_core::run::record::Record;
 use toci_core::run::steps::{COLLECT_LIMIT, Event, Part, State};
@@ -220,7 +223,7 @@ impl Drive {
         let deadline = self.deadline();
         let clock = self.stops.clock;
         let name = format!("{part}-{step}");
-        let start = Playing::start(&session, &scene, &name, &text);
+        let start = Playing::start(&session, &scene, &name, &text, self.console.mask());
         let mut playing = match self.stops.or(deadline, heed, start).await {
             Ok(Ok(playing)) => playing,
             // The node answers, but takes no file and no process any more: the job has seen to that.
@@ -295,6 +298,27 @@ impl Drive {
         }
     }
 
+    /// If somebody wants to look at this failure, nodes and test environment are kept for that.
+    pub(super) async fn keep_what_failed(&mut self) {
+        if !self.state.has_failed() {
+            return;
+        }
+        let Some(hold) = self.parts.nodes.failed(Failure::of(&self.wish)).await else { return };
+        let length = hold.until.since(self.stops.clock.now());
+        self.say(format!("the node is kept for {} s: {}", length.as_secs(), hold.reason));
+        let Some(tenancy) = self.tenancy.take() else { return };
+        let length = length.min(self.parts.hold_max);
+        let told = match tenancy.hold(length, &hold.reason).await {
+            Ok(()) => format!("so is the test environment, for {} s", length.as_secs()),
+            Err(error) => {
+                // Given back as every other one.
+                self.tenancy = Some(tenancy);
+                format!("the test environment cannot be kept: {error}")
+            }
+        };
+        self.say(told);
+    }
+
     async fn release_testenv(&mut self, why: &str) {
         self.stops.lease = None;
         if let Some(tenancy) = self.tenancy.take() {
@@ -312,21 +336,8 @@ impl Drive {
     /// Everything is given back, then archived, then written, then told.
     async fn finish(mut self, result: RunResult) -> Arc<Record> {
         self.release_testenv("the run is over").await;
-        let failed = match result {
-            RunResult::Failure | RunResult::TimedOut | RunResult::PostFailure => true,
-            RunResult::Success
-            | RunResult::Aborted
-            | RunResult::Canceled
-            | RunResult::Skipped
-            | RunResult::NodeFailure
-            | RunResult::TeFailure
-            | RunResult::Lost
-            | RunResult::RetryLimit
-            | RunResult::ConfigError => false,
-        };
         self.nodes.clear();
-        let job = self.wish.job.name.to_string();
-        self.parts.nodes.give_back(self.wish.run, failed, &job).await;
+        self.parts.nodes.give_back(self.wish.run).await;
         self.say(format!("result: {}", result.word()));
         if let Some(broken) = self.console.finish(self.stops.clock.now()) {
             self.note(broken);
@@ -359,8 +370,9 @@ impl Drive {
                 super::recover::keep_console_only(&self.folder);
             }
             Ok(Err(error)) => {
-                tracing::error!(run = %self.wish.run, %error, "logs could not be archived");
-                self.note(format!("the logs could not be archived: {error}"));
+                let why = Chain(&error).to_string();
+                tracing::error!(run = %self.wish.run, error = why, "logs could not be archived");
+                self.note(format!("the logs could not be archived: {why}"));
             }
             Err(_) => self.note("the logs could not be archived in time".to_owned()),
         }

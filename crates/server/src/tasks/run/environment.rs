@@ -1,10 +1,10 @@
 //! The environment of a job's scripts, as a file that a shell reads. It may hold secrets, so it is never an argument.
 
-use super::nodes::NodeHandle;
 use super::secret::Secrets;
 use crate::config::RunConfig;
+use crate::tasks::node::NodeHandle;
 use toci_core::pipeline::RunWish;
-use toci_core::run::variables::{Variables, variables};
+use toci_core::run::variables::{Variables, branch, variables};
 use toci_edge::node::{Session, quoted};
 
 /// What stands in the environment of everything that a run starts.
@@ -59,13 +59,16 @@ pub(super) fn usual(
     set("BUILD_ID", wish.run.to_string());
     set("TOCI_RUN", wish.run.to_string());
     set("TOCI_ATTEMPT", wish.attempt.to_string());
+    if let Some(branch) = branch(wish) {
+        set("TOCI_BRANCH", branch.to_owned());
+    }
     if let Some(first) = nodes.first() {
         set("NODE_NAME", first.name.clone());
         set("NODE_LABELS", first.label.to_string());
     }
     let all: Vec<String> = nodes
         .iter()
-        .map(|n| match n.address {
+        .map(|n| match n.cloud_address {
             Some(address) => format!("{}={address}", n.name),
             None => n.name.clone(),
         })

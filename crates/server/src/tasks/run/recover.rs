@@ -2,10 +2,11 @@
 
 use super::LEASE_OWNER;
 use super::console::{CONSOLE_FILE, Console, Mark};
-use super::desk::{Finished, Parts};
+use super::desk::Parts;
 use super::drive::folder_of;
 use super::stops::Clock;
 use super::testenv::release;
+use crate::tasks::log::Finished;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use toci_core::pipeline::{RunResult, RunWish};
@@ -67,7 +68,7 @@ pub(super) async fn end_for_sure(parts: &Parts, record: &Record, why: &str) -> V
             Err(_) => told.push(format!("{} could not be reached in time", node.name)),
         }
     }
-    parts.nodes.give_back(record.run, false, &record.job.0).await;
+    parts.nodes.give_back(record.run).await;
     told
 }
 

@@ -6,7 +6,7 @@ use super::stops::Clock;
 use std::time::Duration;
 use toci_core::event::ProjectName;
 use toci_core::layout::Script;
-use toci_edge::node::console::Lines;
+use toci_edge::node::console::{Lines, Mask};
 use toci_edge::node::{Session, SessionError, Step, quoted};
 use toci_edge::program::Group;
 use tokio::process::ChildStdout;
@@ -77,6 +77,7 @@ impl Playing {
         scene: &Scene<'_>,
         name: &str,
         text: &str,
+        mask: &Mask,
     ) -> Result<Playing, SessionError> {
         let control = format!("{}/{name}", scene.places.control);
         let file = format!("{control}/script");
@@ -88,7 +89,7 @@ impl Playing {
             script: format!("exec bash -e {}", quoted(&file)),
         };
         let mut group = session.start(&step)?;
-        let lines = group.child.stdout.take().map(Lines::new);
+        let lines = group.child.stdout.take().map(|stream| Lines::new(stream, mask.clone()));
         Ok(Playing { session: session.clone(), step, group, lines })
     }
 

@@ -3,6 +3,7 @@
 use crate::config::SecretConfig;
 use std::io::Read as _;
 use toci_core::pipeline::RunWish;
+use toci_core::run::trust::distrust;
 use toci_core::run::variables::project;
 
 /// Largest secret, in bytes.
@@ -20,7 +21,12 @@ impl core::fmt::Debug for Secrets {
 
 /// Reads what the job wants. A secret that it may not have, and one that does not exist, are told alike, so that nobody
 /// learns which there are.
-pub(super) fn read(known: &[SecretConfig], wish: &RunWish) -> Result<Secrets, String> {
+pub(super) fn read(known: &[SecretConfig], wish: &RunWish, base: &str) -> Result<Secrets, String> {
+    if !wish.job.run.secrets.is_empty()
+        && let Some(why) = distrust(wish, base)
+    {
+        return Err(why);
+    }
     let project = project(wish).map(|p| p.to_string()).unwrap_or_default();
     let mut out = Secrets::default();
     for (name, variable) in &wish.job.run.secrets {

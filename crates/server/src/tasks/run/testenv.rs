@@ -137,6 +137,11 @@ impl Tenancy {
         release(&self.book, self.id, why).await;
     }
 
+    /// Keeps it for people to look at: it needs no signs of life any more.
+    pub(super) async fn hold(&self, length: Duration, why: &str) -> Result<(), BookError> {
+        self.book.hold(self.id, length.as_secs(), why.to_owned()).await.map(drop)
+    }
+
     /// How it stands, for people.
     pub(super) fn end(&self) -> String {
         end(&self.lease.borrow())
@@ -154,8 +159,14 @@ pub(super) enum PutError {
     Node(#[from] SessionError),
 }
 
-/// Gives a lease back, whoever asked for it.
+/// Gives a lease back, whoever asked for it, unless it is held.
 pub(super) async fn release(book: &LeaseBook, id: LeaseId, why: &str) {
+    if let Ok(lease) = book.lease(id).await
+        && lease.state == toci_wire::api::LeaseState::Held
+    {
+        // Somebody looks at it; its end is known.
+        return;
+    }
     if let Err(error) = book.release(id, why.to_owned()).await {
         // Without heartbeats it ends by itself.
         tracing::warn!(lease = %id, %error, "a run's lease could not be given back");

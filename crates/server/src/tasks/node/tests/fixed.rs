@@ -135,7 +135,7 @@ async fn a_machine_is_one_runs_at_a_time_and_is_cleaned_before_the_next() {
         let pool = pool.clone();
         async move { pool.take(request(3, 1)).await }
     });
-    pool.give_back(RunId(1), false, "check").await;
+    pool.give_back(RunId(1)).await;
     let c = third.await.unwrap().unwrap().remove(0);
     assert_eq!(c.session, a.session);
     assert_ne!(c.id, a.id);
@@ -152,7 +152,7 @@ async fn a_machine_that_cannot_be_cleaned_is_not_used_again_and_told() {
     let pool = NodePool::start(store(rack.folder.path()).await, parts).await.unwrap();
     let a = pool.take(request(1, 1)).await.unwrap().remove(0);
     a.session.run("break it", "touch /var/tmp/broken", b"", LIMIT).await.unwrap();
-    pool.give_back(RunId(1), false, "check").await;
+    pool.give_back(RunId(1)).await;
     let told = |n: &[api::Node]| n.iter().any(|node| node.reason.contains("the disk is broken"));
     until(&pool, "it is told", told).await;
     let waits = tokio::time::timeout(Duration::from_millis(500), pool.take(request(2, 1))).await;

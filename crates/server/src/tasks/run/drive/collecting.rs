@@ -18,6 +18,7 @@ impl Drive {
         if let Some(view) = plan.testenvs {
             self.look_at_testenvs(view).await;
         }
+        self.keep_what_failed().await;
         self.release_testenv("the run is over").await;
         if self.stops.is_node_lost() {
             return Event::NodeLost;

@@ -2,9 +2,9 @@
 
 use super::{Drive, console_url};
 use crate::tasks::lease::BookError;
+use crate::tasks::node::{NodeError, NodeHandle, NodeRequest};
 use crate::tasks::run::desk::Parts;
 use crate::tasks::run::environment::{self, Places};
-use crate::tasks::run::nodes::{NodeError, NodeHandle, NodeRequest};
 use crate::tasks::run::secret::{self, Secrets};
 use crate::tasks::run::stops::Heed;
 use crate::tasks::run::testenv::{self, PutError, Tenancy};
@@ -24,7 +24,7 @@ impl Drive {
             let why = format!("job {} says nothing that could be run", self.wish.job.name);
             return self.unpreparable(why);
         }
-        match secret::read(&self.parts.config.secrets, &self.wish) {
+        match secret::read(&self.parts.config.secrets, &self.wish, &self.places.base) {
             Ok(secrets) => {
                 self.console.hide(Mask::new(secrets.0.iter().map(|(_, value)| value.as_str())));
                 self.secrets = secrets;
@@ -54,7 +54,7 @@ impl Drive {
             }
             Ok(Ok(_)) => self.infrastructure("no node was given".to_owned(), Event::NodeLost),
             Ok(Err(NodeError::Impossible(why))) => self.unpreparable(why),
-            Ok(Err(NodeError::Failed(why))) => self.infrastructure(why, Event::NodeLost),
+            Ok(Err(error)) => self.infrastructure(error.to_string(), Event::NodeLost),
             Err(Event::TimeUp) => {
                 let why = format!("there was no node of {label} within the job's wait-timeout");
                 self.infrastructure(why, Event::TimeUp)

@@ -10,6 +10,7 @@ use futures_util::stream;
 use std::sync::Arc;
 use toci_core::log::collect::{Command, INFO_FILE, Rules, Scene, plan};
 use toci_core::pipeline::{Input, RunResult, RunUpdate};
+use toci_edge::node::bounds::Bounds;
 use toci_edge::node::local::LocalNode;
 use toci_wire::api::{LeaseState, OperationKind, OperationResult};
 
@@ -103,7 +104,7 @@ async fn every_end_is_collected_but_of_a_run_that_nobody_needs_nothing_is() {
 /// As on a machine of its own; the sandbox stands for it.
 #[tokio::test]
 async fn files_of_a_machine_are_taken_and_what_is_left_out_is_named() {
-    let node = LocalNode::start("node1", number(), None).await.unwrap();
+    let node = LocalNode::start("node1", number(), None, &Bounds::default()).await.unwrap();
     let session = node.session();
     let make = "mkdir -p /srv/log/a /srv/other && cd /srv/log && echo one >a/one.log && echo k >x.pem && ln -s /etc/passwd link \
                 && truncate -s 70M huge.log && echo 'it'\"'\"'s' >\"it's.log\" && printf '\\377\\0' >binary";

@@ -4,6 +4,7 @@ use super::world::*;
 use crate::tasks::run::{HEAD_MAX_BYTES, TAIL_MAX_BYTES};
 use std::time::Duration;
 use toci_core::pipeline::{Input, RunResult, RunUpdate, Wanted};
+use toci_edge::node::bounds::Bounds;
 
 #[tokio::test]
 async fn at_its_limit_a_job_is_told_to_end_and_post_still_runs() {
@@ -83,6 +84,66 @@ async fn a_console_of_a_gigabyte_is_bounded() {
         assert!(lines.contains(&line), "{line:?}");
     }
     assert!(lines.iter().any(|l| l.ends_with("lines were left out here")));
+}
+
+/// Memory that this process has, MiB.
+fn resident_mib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    (text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096) >> 20
+}
+
+#[tokio::test]
+async fn a_line_without_an_end_takes_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let before = resident_mib();
+    let wish = world.wish(|job| {
+        job.run = inline("head -c 400000000 /dev/zero | tr '\\0' x; echo; echo end");
+    });
+    let (result, kept, _) = world.whole(&wish).await;
+    assert_eq!(result, RunResult::Success);
+    let console = &kept["console.txt"];
+    assert!(console.len() as u64 <= HEAD_MAX_BYTES + 2 * TAIL_MAX_BYTES as u64);
+    assert!(said(console).contains(&"end"));
+    // Other tests of this process run beside it, and the archive of the tests keeps the console in memory.
+    let more = resident_mib().saturating_sub(before);
+    assert!(more < 300, "{more} MiB");
+}
+
+#[tokio::test]
+async fn a_job_that_fills_its_disk_fails_and_its_logs_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    *world.nodes.bounds.lock().unwrap() = Bounds { disk_mib: Some(30), ..Bounds::default() };
+    let wish = world.wish(|job| {
+        job.run = inline(
+            "mkdir -p $WORKSPACE/logs; echo here >$WORKSPACE/logs/x; head -c 100M /dev/zero >$WORKSPACE/logs/y",
+        );
+        job.post = inline("echo never");
+    });
+    let (result, kept, _) = world.whole(&wish).await;
+    let console = &kept["console.txt"];
+    assert_eq!(result, RunResult::Failure, "{console}");
+    let told = "toci: post script 1 of 1 could not be started: write ";
+    let line = said(console).into_iter().find(|l| l.starts_with(told)).unwrap_or_default();
+    assert!(line.contains("No space left on device"), "{console}");
+    assert_eq!(kept["logs/x"], "here\n");
+}
+
+#[tokio::test]
+async fn a_job_that_takes_all_memory_fails_and_post_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    *world.nodes.bounds.lock().unwrap() = Bounds { memory_mib: Some(256), ..Bounds::default() };
+    let wish = world.wish(|job| {
+        job.run = inline("head -c 900M /dev/zero | tail -c 900M | wc -c; exit ${PIPESTATUS[1]}");
+        job.post = inline("echo post has room");
+    });
+    let (result, kept, _) = world.whole(&wish).await;
+    let console = &kept["console.txt"];
+    assert_eq!(result, RunResult::Failure, "{console}");
+    assert!(console.contains("memory exhausted"), "{console}");
+    assert!(said(console).contains(&"post has room"), "{console}");
 }
 
 #[tokio::test]

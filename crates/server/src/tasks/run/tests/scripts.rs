@@ -64,7 +64,7 @@ async fn a_success_finds_its_workspace_and_leaves_its_logs() {
     assert!(kept["zuul-info/variables.txt"].contains("ZUUL_PIPELINE='check'"));
     assert!(!kept.keys().any(|k| k.contains("link") || k.contains(".toci")), "{:?}", kept.keys());
     assert_eq!(record.url, format!("http://logs/{}", wish.run));
-    assert_eq!(world.nodes.given_back.lock().unwrap()[..], [(wish.run, false)]);
+    assert_eq!(world.nodes.given_back.lock().unwrap()[..], [wish.run]);
     // The archive has the rest; the console stays at hand.
     let left = std::fs::read_dir(world.dir.join("runs").join(wish.run.to_string())).unwrap();
     assert_eq!(left.count(), 1);
@@ -89,7 +89,7 @@ async fn a_failure_is_a_failure_and_post_runs() {
         assert!(lines.contains(&line), "{line:?}: {lines:?}");
     }
     assert!(!lines.contains(&"never"));
-    assert_eq!(world.nodes.given_back.lock().unwrap()[..], [(wish.run, true)]);
+    assert_eq!(world.nodes.given_back.lock().unwrap()[..], [wish.run]);
 }
 
 #[tokio::test]
@@ -123,10 +123,17 @@ async fn what_cannot_run_as_it_is_configured_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::start(dir.path()).await;
     type Change = fn(&mut toci_core::layout::JobRun);
-    let cases: [(Change, &str); 5] = [
+    let cases: [(Change, &str); 6] = [
         (|job| job.run.clear(), "says nothing that could be run"),
         (|job| job.node = Some("huge".parse().unwrap()), "no provider has label huge"),
         (|job| job.secrets = vec![("other".into(), "X".into())], "may not have a secret `other`"),
+        (
+            |job| {
+                job.secrets = vec![("password".into(), "PASSWORD".into())];
+                job.run = vec![Script::File("test.sh".into())];
+            },
+            "job unit takes secrets and runs test.sh, a file of the project under test",
+        ),
         (|job| job.projects = vec!["org/ app".into()], "projects: "),
         (
             |job| job.projects = vec!["other/app".into()],
@@ -159,15 +166,28 @@ async fn secrets_are_seen_by_the_job_and_by_nobody_else() {
     let wish = world.wish(|job| {
         job.secrets = vec![("password".into(), "PASSWORD".into())];
         job.run = inline(
-            "echo it is $PASSWORD; [ $PASSWORD = hunter2-hunter2 ]; cat /proc/*/cmdline | tr '\\0' ' ' | grep -c hunter2-hunter || true",
+            "echo it is $PASSWORD; [ $PASSWORD = hunter2-hunter2 ]; cat /proc/*/cmdline | tr '\\0' ' ' | grep -c hunter2-hunter || true; \
+             printf %s ann:$PASSWORD | base64; head -c 16380 /dev/zero | tr '\\0' x; echo $PASSWORD; echo up; until [ -e /tmp/go ]; do sleep 0.01; done",
         );
         job.artifacts = vec!["**".into()];
     });
-    let (result, kept, _) = world.whole(&wish).await;
+    world.want(&[&wish]);
+    world.console_until(wish.run, "| up\n").await;
+    // Everybody on the machine can read what everybody's arguments are.
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&arguments).into_owned();
+        assert!(!text.contains("hunter2-hunter2"), "{text}");
+    }
+    let session = world.nodes.live.lock().unwrap()[&wish.run].0.session();
+    session.put("/tmp/go", b"", 0o600).await.unwrap();
+    let (result, kept, _) = world.end(&wish).await;
     let lines = said(&kept["console.txt"]);
     assert_eq!(result, RunResult::Success, "{lines:?}");
     assert!(lines.contains(&"it is ********"), "{lines:?}");
-    assert!(!format!("{kept:?}").contains("hunter2-hunter2"));
+    assert!(!format!("{kept:?}").contains("hunter2"), "{kept:?}");
+    let encoded = "YW5uOmh1bnRlcjItaHVudGVyMg";
+    assert!(!format!("{kept:?}").contains(&encoded[8..]), "{kept:?}");
 }
 
 #[tokio::test]
@@ -185,6 +205,24 @@ async fn binary_output_and_what_a_script_leaves_behind_disturb_nothing() {
     assert_eq!(result, RunResult::Success);
     assert!(lines.contains(&"after") && lines.contains(&"end"));
     assert!(begun.elapsed() < Duration::from_secs(40), "what was left behind was waited for");
+}
+
+#[tokio::test]
+async fn a_script_that_closes_its_output_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let wish = world.wish(|job| {
+        let script = "echo up; exec >&- 2>&-; until [ -e /tmp/go ]; do sleep 0.01; done; exit 3";
+        job.run = inline(script);
+    });
+    world.want(&[&wish]);
+    world.console_until(wish.run, "| up\n").await;
+    let session = world.nodes.live.lock().unwrap()[&wish.run].0.session();
+    session.put("/tmp/go", b"", 0o600).await.unwrap();
+    let (result, kept, _) = world.end(&wish).await;
+    assert_eq!(result, RunResult::Failure);
+    let lines = said(&kept["console.txt"]);
+    assert!(lines.contains(&"toci: run script 1 of 1 ended with 3"), "{lines:?}");
 }
 
 #[tokio::test]

@@ -198,3 +198,61 @@ fn a_server_that_is_started_anew_gives_the_testenv_back() {
         assert_eq!(leases(&world).await[0].state, api::LeaseState::Released);
     });
 }
+
+fn hold(seconds: u64) -> toci_core::node::Hold {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let until = toci_core::time::Time(0).after(now + std::time::Duration::from_secs(seconds));
+    toci_core::node::Hold { until, reason: "A1, run x: look (ann)".into() }
+}
+
+#[test]
+fn a_failure_that_somebody_looks_at_keeps_its_testenv_also_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    };
+    let first = runtime();
+    first.block_on(async {
+        let mut world = World::start(dir.path()).await;
+        let host = fake_host(&world.book).await;
+        *world.nodes.hold.lock().unwrap() = Some(hold(3600));
+        let good = with_te(&world, "true");
+        assert_eq!(world.whole(&good).await.0, RunResult::Success);
+        assert_eq!(leases(&world).await[0].state, api::LeaseState::Released, "it did not fail");
+        let bad = with_te(&world, "false");
+        let (result, kept, _) = world.whole(&bad).await;
+        assert_eq!(result, RunResult::Failure);
+        let console = &kept["console.txt"];
+        assert!(console.contains("toci: the node is kept for 3"), "{console}");
+        assert!(console.contains("toci: so is the test environment, for 3"), "{console}");
+        let lease = &leases(&world).await[0];
+        assert_eq!(
+            (lease.state, lease.reason.as_str()),
+            (api::LeaseState::Held, "A1, run x: look (ann)")
+        );
+        drop(host);
+    });
+    first.shutdown_background();
+    runtime().block_on(async {
+        let world = World::start(dir.path()).await;
+        assert_eq!(leases(&world).await[0].state, api::LeaseState::Held);
+    });
+}
+
+#[tokio::test]
+async fn a_testenv_is_kept_as_long_as_may_be_and_one_that_cannot_be_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let _host = fake_host(&world.book).await;
+    for (seconds, state, line) in [
+        (0, api::LeaseState::Released, "toci: the test environment cannot be kept: a hold of 0 s"),
+        (100 * 3600, api::LeaseState::Held, "toci: so is the test environment, for 43200 s"),
+    ] {
+        *world.nodes.hold.lock().unwrap() = Some(hold(seconds));
+        let (result, kept, _) = world.whole(&with_te(&world, "false")).await;
+        let console = &kept["console.txt"];
+        assert_eq!(result, RunResult::Failure);
+        assert_eq!(leases(&world).await[0].state, state, "{console}");
+        assert!(said(console).iter().any(|l| l.starts_with(line)), "{console}");
+    }
+}

@@ -1,27 +1,30 @@
 //! A server's run stage, a project in a real repository, sandboxes as nodes.
 
+use super::git::git;
+use super::job;
 use crate::api::Relay;
 use crate::config::{RunConfig, SecretConfig};
 use crate::tasks::lease::{LeaseBook, Policy};
+use crate::tasks::log::{Archived, Finished, LogError};
+use crate::tasks::node::{NodeError, NodeHandle, NodeRequest};
 use crate::tasks::run::*;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use toci_core::event::*;
-use toci_core::id::{ItemId, Label, RunId};
-use toci_core::layout::{
-    Job, JobName, JobRun, MergeMode, Pattern, PipelineName, Precedence, Script,
-};
+use toci_core::id::{ItemId, Label, NodeId, RunId};
+use toci_core::layout::{JobRun, MergeMode, Pattern, PipelineName, Precedence, Script};
 use toci_core::log::collect::Rules;
+use toci_core::node::{Failure, Hold};
 use toci_core::pipeline::*;
 use toci_core::run::record::Record;
 use toci_core::time::Time;
 use toci_edge::git::{Mirrors, Remote};
+use toci_edge::node::bounds::Bounds;
 use toci_edge::node::local::LocalNode;
 use toci_store::{Store, StoreError};
 use tokio::sync::{mpsc, watch};
@@ -49,7 +52,13 @@ pub(super) fn number() -> u16 {
 #[derive(Debug, Default)]
 pub(super) struct Sandboxes {
     pub(super) live: Mutex<BTreeMap<RunId, (LocalNode, watch::Sender<bool>)>>,
-    pub(super) given_back: Mutex<Vec<(RunId, bool)>>,
+    pub(super) given_back: Mutex<Vec<RunId>>,
+    /// Nodes of runs that fail are held so.
+    pub(super) hold: Mutex<Option<Hold>>,
+    /// What sandboxes may take.
+    pub(super) bounds: Mutex<Bounds>,
+    /// What is given is dead already.
+    pub(super) lies: AtomicBool,
     /// Nobody gets one.
     pub(super) none: watch::Sender<bool>,
 }
@@ -75,27 +84,38 @@ impl Nodes for Sandboxes {
             if label.as_str() == "huge" {
                 return Err(NodeError::Impossible("no provider has label huge".into()));
             }
-            let node = LocalNode::start("node1", number(), None)
+            let bounds = self.bounds.lock().unwrap().clone();
+            let node = LocalNode::start("node1", number(), None, &bounds)
                 .await
                 .map_err(|e| NodeError::Failed(e.to_string()))?;
             let (lost, receiver) = watch::channel(false);
             let handle = NodeHandle {
+                id: NodeId(1),
                 name: "node1".into(),
                 label,
                 provider: "local".into(),
-                address: None,
+                cloud_address: None,
                 session: node.session(),
                 lost: receiver,
             };
+            if self.lies.load(Ordering::SeqCst) {
+                node.end().await;
+                return Ok(vec![handle]);
+            }
             self.live.lock().unwrap().insert(request.run, (node, lost));
             Ok(vec![handle])
         }
         .boxed()
     }
 
-    fn give_back<'a>(&'a self, run: RunId, failed: bool, _: &'a str) -> BoxFuture<'a, ()> {
+    fn failed(&self, _: Failure) -> BoxFuture<'_, Option<Hold>> {
+        let hold = self.hold.lock().unwrap().clone();
+        async { hold }.boxed()
+    }
+
+    fn give_back(&self, run: RunId) -> BoxFuture<'_, ()> {
         self.live.lock().unwrap().remove(&run);
-        self.given_back.lock().unwrap().push((run, failed));
+        self.given_back.lock().unwrap().push(run);
         async {}.boxed()
     }
 }
@@ -107,7 +127,7 @@ pub(super) type Kept = BTreeMap<String, String>;
 pub(super) struct Shelf(pub(super) Mutex<BTreeMap<RunId, (RunResult, Kept)>>);
 
 impl Archive for Shelf {
-    fn archive<'a>(&'a self, f: Finished<'a>) -> BoxFuture<'a, Result<Archived, Unarchived>> {
+    fn archive<'a>(&'a self, f: Finished<'a>) -> BoxFuture<'a, Result<Archived, LogError>> {
         async move {
             let kept = read(f.folder);
             self.0.lock().unwrap().insert(f.wish.run, (f.result, kept));
@@ -152,17 +172,6 @@ pub(super) struct World {
     pub(super) relay: Arc<Relay>,
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let out = Command::new("git")
-        .args(["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=master"])
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("git runs (Debian package git)");
-    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).trim().to_owned()
-}
-
 pub(super) fn project(name: &str) -> ProjectKey {
     ProjectKey { source: SourceName::new("local").unwrap(), name: ProjectName::new(name).unwrap() }
 }
@@ -172,23 +181,24 @@ async fn projects(dir: &Path, mirrors: &Mirrors) -> Revision {
     for name in ["app", "lib"] {
         let work = dir.join(format!("work-{name}"));
         std::fs::create_dir_all(&work).unwrap();
-        git(&work, &["init", "-q"]);
+        git(&work, &["init", "-q"]).unwrap();
         std::fs::write(work.join("version"), "base\n").unwrap();
         let script = "#!/bin/bash\necho \"app is $(cat $(dirname $0)/version)\" \"$@\"\n";
         std::fs::write(work.join("test.sh"), script).unwrap();
-        git(&work, &["add", "."]);
-        git(&work, &["update-index", "--chmod=+x", "test.sh"]);
-        git(&work, &["commit", "-qm", "base"]);
-        git(&work, &["tag", "-am", "1.0", "1.0"]);
+        git(&work, &["add", "."]).unwrap();
+        git(&work, &["update-index", "--chmod=+x", "test.sh"]).unwrap();
+        git(&work, &["commit", "-qm", "base"]).unwrap();
+        git(&work, &["tag", "-am", "1.0", "1.0"]).unwrap();
         let bare = dir.join(format!("git/org/{name}.git"));
-        git(dir, &["clone", "-q", "--bare", &format!("work-{name}"), bare.to_str().unwrap()]);
+        git(dir, &["clone", "-q", "--bare", &format!("work-{name}"), bare.to_str().unwrap()])
+            .unwrap();
     }
     let work = dir.join("work-app");
     std::fs::write(work.join("version"), "tested\n").unwrap();
-    git(&work, &["commit", "-qam", "change"]);
-    let change = git(&work, &["rev-parse", "HEAD"]);
+    git(&work, &["commit", "-qam", "change"]).unwrap();
+    let change = git(&work, &["rev-parse", "HEAD"]).unwrap();
     let bare = dir.join("git/org/app.git");
-    git(&work, &["push", "-q", bare.to_str().unwrap(), "HEAD:refs/changes/01/1/1"]);
+    git(&work, &["push", "-q", bare.to_str().unwrap(), "HEAD:refs/changes/01/1/1"]).unwrap();
     let change = Revision::new(change).unwrap();
     let mirror = mirrors.open(&project("org/app")).await.unwrap();
     mirror.fetch(&RefName::new("refs/changes/01/1/1").unwrap(), &change).await.unwrap();
@@ -234,7 +244,7 @@ impl World {
         };
         let store = open(dir).await;
         let policy = Policy::default();
-        let lease_max = policy.lease_max;
+        let (lease_max, hold_max) = (policy.lease_max, policy.hold_max);
         let book = LeaseBook::start(store.clone(), policy).await.unwrap();
         std::fs::write(dir.join("secret"), "hunter2-hunter2\n").unwrap();
         let secret = SecretConfig {
@@ -263,6 +273,7 @@ impl World {
             store: store.clone(),
             book: book.clone(),
             lease_max,
+            hold_max,
             mirrors,
             merger_url: "http://zm/p".into(),
             first_source: SourceName::new("local").ok(),
@@ -307,6 +318,7 @@ impl World {
         };
         let context = RunContext {
             pipeline: PipelineName("check".into()),
+            post_review: false,
             subject: Subject::Change(key),
             change: None,
             series: vec![item],
@@ -315,26 +327,10 @@ impl World {
             commits: vec![(project("org/app"), branch, self.tested.clone())],
         };
         let number = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut run = plain();
+        let mut run = job::plain();
         change(&mut run);
-        let job = Job {
-            name: JobName("unit".into()),
-            voting: true,
-            hold_following: false,
-            queue_name: None,
-            success_message: None,
-            failure_message: None,
-            success_pattern: None,
-            failure_pattern: None,
-            branches: vec![],
-            files: vec![],
-            skip_if: vec![],
-            semaphore: None,
-            tags: vec![],
-            dependencies: vec![],
-            parameters: vec![("PARAMETER".into(), "it's one".into())],
-            run,
-        };
+        let mut job = job::job("unit", run);
+        job.parameters = vec![("PARAMETER".into(), "it's one".into())];
         RunWish {
             run: RunId(number << 64 | 0xabc),
             item: ItemId(1),
@@ -402,28 +398,6 @@ impl World {
             panic!("{text:?} never came: {whole}")
         })
         .await
-    }
-}
-
-/// A job that does nothing.
-fn plain() -> JobRun {
-    JobRun {
-        pre: vec![],
-        run: vec![],
-        post: vec![],
-        node: None,
-        nodes: 1,
-        testenv: None,
-        timeout: Duration::from_secs(50),
-        post_timeout: Duration::from_secs(20),
-        wait_timeout: None,
-        attempts: 3,
-        artifacts: vec![],
-        env: vec![],
-        secrets: vec![],
-        projects: vec![],
-        override_branch: None,
-        project_branches: vec![],
     }
 }
 
