@@ -9,6 +9,7 @@ mod gerrit;
 use common::gate::with_gate;
 use common::{World, eventually};
 use gerrit::{Ear, Gerrit};
+use std::path::Path;
 use std::sync::Arc;
 use toci_client::api::ClientError;
 use toci_core::event::{ChangeState, EventKind, TriggerEvent};
