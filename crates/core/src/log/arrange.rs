@@ -229,9 +229,9 @@ mod tests {
             pair("logs/console.html", "console.html.2"),
             pair("te/seed.txt", "te/seed.txt"),
             pair("logs/te/seed.txt", "te/seed.txt.2"),
-            pair("a.log", "a.log"),
-            pair("logs/a.log", "a.log.2"),
-            pair("logs/a.log.gz", "a.log.3"),
+            pair("logs/a.log", "a.log"),
+            pair("logs/a.log.gz", "a.log.2"),
+            pair("a.log", "a.log.3"),
             pair("logs/x.tar", "x.tar"),
             pair("logs/x.tar.gz", "x.tar.gz"),
         ] {
