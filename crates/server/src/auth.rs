@@ -3,6 +3,7 @@
 //! A token is looked up in the store once and then remembered for [`REMEMBER_FOR`], so that a heartbeat costs no
 //! read. Revoking goes through here too, so a revoked token is forgotten at once and its open streams end.
 
+use crate::clock::wall;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -123,7 +124,7 @@ impl Auth {
         loop {
             let expiry = async {
                 match identity.expires {
-                    Some(expires) => tokio::time::sleep(expires.since(now())).await,
+                    Some(expires) => tokio::time::sleep(expires.since(wall())).await,
                     None => std::future::pending().await,
                 }
             };
@@ -152,7 +153,7 @@ impl Auth {
     ) -> Result<NewToken, TokenError> {
         let token = random_token()?;
         let hash = hash_of(&token);
-        let created = now();
+        let created = wall();
         let expires = ttl.map(|ttl| created.after(ttl));
         self.store.add_token(&row(&hash, role, subject, created, expires)).await?;
         Ok(NewToken {
@@ -185,7 +186,7 @@ impl Auth {
         let rows = self.store.tokens().await?;
         let found = rows.iter().find(|r| r.revoked.is_none() && id_of(&r.hash) == id);
         let Some(found) = found else { return Ok(false) };
-        self.store.revoke_token(&found.hash, now()).await?;
+        self.store.revoke_token(&found.hash, wall()).await?;
         self.forget_all();
         Ok(true)
     }
@@ -194,7 +195,7 @@ impl Auth {
     pub(crate) async fn revoke_host(&self, host: &str) -> Result<(), StoreError> {
         for row in self.store.tokens().await? {
             if row.role == Role::Host.as_str() && row.subject == host && row.revoked.is_none() {
-                self.store.revoke_token(&row.hash, now()).await?;
+                self.store.revoke_token(&row.hash, wall()).await?;
             }
         }
         self.forget_all();
@@ -223,7 +224,7 @@ impl Auth {
         let token = random_token()?;
         write_secret(file, &token)
             .map_err(|source| TokenError::Write { path: file.to_owned(), source })?;
-        self.store.add_token(&row(&hash_of(&token), Role::Operator, ADMIN, now(), None)).await?;
+        self.store.add_token(&row(&hash_of(&token), Role::Operator, ADMIN, wall(), None)).await?;
         tracing::info!(file = %file.display(), "wrote a new operator's token");
         Ok(())
     }
@@ -240,7 +241,7 @@ impl Identity {
     }
 
     fn is_fresh(&self) -> bool {
-        self.expires.is_none_or(|expires| expires > now())
+        self.expires.is_none_or(|expires| expires > wall())
     }
 }
 
@@ -278,12 +279,6 @@ fn hex(bytes: &[u8]) -> String {
 
 fn id_of(hash: &str) -> String {
     hash.chars().take(ID_DIGITS).collect()
-}
-
-/// The wall clock, for what people and other machines compare with theirs.
-pub(crate) fn now() -> Time {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Time(since.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
 }
 
 /// Written under another name first, so that a reader sees all of it or nothing.

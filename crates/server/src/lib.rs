@@ -5,6 +5,7 @@
 pub mod api;
 mod auth;
 pub mod broker;
+mod clock;
 mod config;
 mod gate;
 mod listen;

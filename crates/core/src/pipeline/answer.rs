@@ -40,6 +40,8 @@ pub struct Left {
     pub subject: Subject,
     /// Why.
     pub end: End,
+    /// The text of its last report; empty when nothing is told.
+    pub message: String,
 }
 
 /// Why an item left.

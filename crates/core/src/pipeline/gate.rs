@@ -262,6 +262,7 @@ impl Gate {
     pub(super) fn remove(&mut self, id: ItemId, end: End, turn: &mut Turn<'_>) {
         let place = self.place(id);
         let Some(item) = self.items.remove(&id) else { return };
+        let left = self.left(&item, end);
         self.forget_runs(item.set.runs());
         self.sets.remove(&item.set.id);
         if let Phase::Merging(report) = item.phase {
@@ -280,8 +281,20 @@ impl Gate {
         }
         self.changes.items.remove(&id);
         self.changes.removed_items.insert(id);
-        let Item { pipeline, subject, .. } = item;
-        turn.answer.left.push(Left { item: id, pipeline, subject, end });
+        turn.answer.left.push(left);
+    }
+
+    /// What is said of an item that leaves. Asked before the report that merges it is dropped.
+    pub(super) fn left(&self, item: &Item, end: End) -> Left {
+        let told = self.reports.values().filter(|report| report.item == item.id);
+        let last = told.max_by_key(|report| report.number);
+        Left {
+            item: item.id,
+            pipeline: item.pipeline.clone(),
+            subject: item.subject.clone(),
+            end,
+            message: last.map(|report| report.message.clone()).unwrap_or_default(),
+        }
     }
 
     /// What was built on a merged item stands on the branch now, as that item did. What was built on an item that left

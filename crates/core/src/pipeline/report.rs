@@ -301,7 +301,6 @@ impl Gate {
         let merging = merging.and_then(|item| self.lane_of(item));
         match outcome {
             ReportOutcome::Done { merged } => {
-                self.drop_report(id);
                 match (merging, &subject) {
                     (Some(lane), Subject::Change(key)) if merged => {
                         self.is_in(lane, item, key, turn)
@@ -309,6 +308,7 @@ impl Gate {
                     (Some(lane), _) => self.not_merged(lane, item, turn),
                     (None, _) => {}
                 }
+                self.drop_report(id);
             }
             ReportOutcome::Later { why } => {
                 if self.again_later(id, why, turn.now) {

@@ -164,11 +164,10 @@ impl Gate {
 
     fn leave_out(&mut self, item: Item, left: &mut Vec<Left>) {
         self.changes.removed_items.insert(item.id);
+        left.push(self.left(&item, End::Unconfigured));
         if let Phase::Merging(report) = item.phase {
             self.drop_report(report);
         }
-        let Item { id, pipeline, subject, .. } = item;
-        left.push(Left { item: id, pipeline, subject, end: End::Unconfigured });
     }
 
     /// A new configuration: as if everything were read from disk under it. Pipelines that were disabled are not any more.

@@ -3,7 +3,8 @@
 use super::error::Problem;
 use super::extract::{Caller, Question, host_id};
 use super::state::Shared;
-use crate::auth::{TokenError, hash_of, now, random_token};
+use crate::auth::{TokenError, hash_of, random_token};
+use crate::clock::wall;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -120,7 +121,7 @@ async fn enrol_token(
         ));
     }
     let token = random_token()?;
-    let expires = now().after(Duration::from_secs(ttl_s));
+    let expires = wall().after(Duration::from_secs(ttl_s));
     api.store.add_enrol_token(&hash_of(&token), host.as_ref(), expires).await?;
     Ok(Json(EnrolTokenResponse { token, expires_us: expires.0 }))
 }
@@ -135,7 +136,7 @@ async fn enrol(
 ) -> Answered<Enrolled> {
     let host = new_name(&question.host)?;
     let token = random_token()?;
-    let done = api.store.enrol(&hash_of(&question.token), &host, &hash_of(&token), now()).await?;
+    let done = api.store.enrol(&hash_of(&question.token), &host, &hash_of(&token), wall()).await?;
     match done {
         Enrolment::Done => {
             // An older token of the same host has died in the store; forget that it was good.

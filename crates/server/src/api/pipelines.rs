@@ -362,7 +362,7 @@ fn ended_item(ended: &Ended) -> EndedItem {
         subject: subject(&ended.left.subject),
         end: end_word(ended.left.end).to_owned(),
         ended_us: ended.at.0,
-        message: ended.message.clone(),
+        message: ended.left.message.clone(),
     }
 }
 

@@ -14,7 +14,7 @@ use toci_core::time::Time;
 
 pub(super) async fn status(State(api): State<Shared>) -> Result<Json<Value>, Problem> {
     let status = gate(&api)?.gate.status().await?;
-    let now = crate::tasks::event::now();
+    let now = crate::clock::now();
     let pipelines: Vec<Value> = status.iter().map(|p| pipeline(p, now)).collect();
     Ok(Json(json!({
         "zuul_version": concat!("toci ", env!("CARGO_PKG_VERSION")),
@@ -29,7 +29,7 @@ pub(super) async fn change(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let status = gate(&api)?.gate.status().await?;
-    let now = crate::tasks::event::now();
+    let now = crate::clock::now();
     let all = || status.iter().flat_map(|p| &p.queues).flat_map(|q| q.heads.iter().flatten());
     let names = names(all());
     let found: Vec<Value> =

@@ -1,8 +1,9 @@
 //! The report stage: tells sources, mailboxes and web hooks what the gate wants told.
 
-use super::event::{Sources, now};
+use super::event::Sources;
 use super::pipeline::GateHandle;
-use std::collections::BTreeSet;
+use crate::clock::now;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::event::SourceName;
@@ -36,20 +37,34 @@ enum Told {
     Refused(String),
 }
 
-/// Who was told already, so that a report whose other half failed is not told twice. Kept in memory only: after a
-/// crash a comment may come twice, as after any lost answer.
-type Done = BTreeSet<usize>;
+/// How far a report got, so that one whose other half failed is not told twice. Kept in memory only: after a crash a
+/// comment may come twice, as after any lost answer.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Places of the reporters that were told, or refused it.
+    told: BTreeSet<usize>,
+    /// A source said that the change is merged.
+    merged: bool,
+}
+
+/// A report that was tried.
+struct Tried {
+    report: ReportId,
+    progress: Progress,
+    outcome: ReportOutcome,
+}
 
 /// Tells until the gate stops.
 pub(crate) async fn run(gate: GateHandle, sources: Sources, tellers: Tellers) {
     let desk = Arc::new(Desk { gate: gate.clone(), sources, tellers });
     let mut wanted = gate.wanted();
     let mut busy: BTreeSet<ReportId> = BTreeSet::new();
-    let mut halves: std::collections::BTreeMap<ReportId, (Done, bool)> = Default::default();
-    let mut reports: JoinSet<(ReportId, Done, bool, ReportOutcome)> = JoinSet::new();
+    let mut halves: BTreeMap<ReportId, Progress> = BTreeMap::new();
+    let mut reports: JoinSet<Tried> = JoinSet::new();
     loop {
         let now = now();
         let all = Arc::clone(&wanted.borrow_and_update());
+        halves.retain(|report, _| all.reports.iter().any(|wish| wish.report == *report));
         let fresh = || all.reports.iter().filter(|wish| !busy.contains(&wish.report));
         let pause = fresh().filter(|w| w.not_before > now).map(|w| w.not_before.since(now)).min();
         let free = REPORTS_MAX.saturating_sub(reports.len());
@@ -57,9 +72,9 @@ pub(crate) async fn run(gate: GateHandle, sources: Sources, tellers: Tellers) {
             fresh().filter(|w| w.not_before <= now).take(free).cloned().collect();
         for wish in due {
             busy.insert(wish.report);
-            let (done, merged) = halves.remove(&wish.report).unwrap_or_default();
+            let progress = halves.remove(&wish.report).unwrap_or_default();
             let desk = Arc::clone(&desk);
-            reports.spawn(async move { desk.tell(&wish, done, merged).await });
+            reports.spawn(async move { desk.tell(&wish, progress).await });
         }
         tokio::select! {
             changed = wanted.changed() => {
@@ -67,11 +82,11 @@ pub(crate) async fn run(gate: GateHandle, sources: Sources, tellers: Tellers) {
                     return;
                 }
             }
-            Some(told) = reports.join_next() => {
-                let Ok((report, done, merged, outcome)) = told else { continue };
+            Some(tried) = reports.join_next() => {
+                let Ok(Tried { report, progress, outcome }) = tried else { continue };
                 if let ReportOutcome::Later { why } = &outcome {
                     tracing::warn!(%report, why, "a report is told later");
-                    halves.insert(report, (done, merged));
+                    halves.insert(report, progress);
                 }
                 if gate.deliver(Input::Report { report, outcome }, None).await.is_none() {
                     return;
@@ -92,40 +107,35 @@ struct Desk {
 
 impl Desk {
     /// Those that merge come first: what is told to the others must be true.
-    async fn tell(
-        &self,
-        wish: &ReportWish,
-        mut done: Done,
-        mut merged: bool,
-    ) -> (ReportId, Done, bool, ReportOutcome) {
+    async fn tell(&self, wish: &ReportWish, mut progress: Progress) -> Tried {
         let merges = |r: &Reporter| matches!(r, Reporter::Source { merge: true, .. });
         let (first, rest): (Vec<_>, Vec<_>) =
             wish.reporters.iter().enumerate().partition(|(_, r)| merges(r));
         let mut later = None;
         let mut refused = None;
         for (number, reporter) in first.into_iter().chain(rest) {
-            if done.contains(&number) {
+            if progress.told.contains(&number) {
                 continue;
             }
             match self.tell_one(wish, reporter).await {
                 Told::Well { merged: now } => {
-                    done.insert(number);
-                    merged |= now;
+                    progress.told.insert(number);
+                    progress.merged |= now;
                 }
                 Told::Later(why) => later = Some(why),
                 Told::Refused(why) => {
                     tracing::warn!(report = %wish.report, why, "a report is refused");
-                    done.insert(number);
+                    progress.told.insert(number);
                     refused = Some(why);
                 }
             }
         }
         let outcome = match (later, refused) {
             (Some(why), _) => ReportOutcome::Later { why },
-            (None, Some(why)) if !merged => ReportOutcome::Refused { why },
-            (None, _) => ReportOutcome::Done { merged },
+            (None, Some(why)) if !progress.merged => ReportOutcome::Refused { why },
+            (None, _) => ReportOutcome::Done { merged: progress.merged },
         };
-        (wish.report, done, merged, outcome)
+        Tried { report: wish.report, progress, outcome }
     }
 
     async fn tell_one(&self, wish: &ReportWish, reporter: &Reporter) -> Told {

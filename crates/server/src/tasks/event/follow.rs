@@ -1,8 +1,8 @@
 //! From what sources say to the gate's inputs.
 
 use super::gather::{Sources, gather};
-use super::now;
 use super::standing::{Link, Standing, moment};
+use crate::clock::now;
 use crate::tasks::pipeline::{Cursor, GateHandle, News};
 use std::sync::Arc;
 use std::time::Duration;

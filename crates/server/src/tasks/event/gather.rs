@@ -1,7 +1,7 @@
 //! Which changes the gate has to see with one: what it needs, over all sources, and what needs it.
 
-use super::now;
 use super::standing::{Link, Standing, Standings, moment};
+use crate::clock::now;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use toci_core::event::{Change, ChangeKey, ChangeState, SourceName};

@@ -9,12 +9,3 @@ pub(crate) use follow::{follow, follow_merges, named};
 pub use gather::{Sources, gather};
 pub use standing::{Link, Standing};
 pub(crate) use timer::run_timers;
-
-use std::time::{SystemTime, UNIX_EPOCH};
-use toci_core::time::Time;
-
-/// By the wall.
-pub(crate) fn now() -> Time {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-    Time(0).after(wall.unwrap_or_default())
-}

@@ -1,6 +1,6 @@
 //! Timer triggers: at each time, an event for every project that has jobs in a pipeline which listens to it.
 
-use super::now;
+use crate::clock::wall;
 use crate::tasks::pipeline::GateHandle;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,10 +17,11 @@ const BRANCH: &str = "master";
 
 /// Rings until the gate stops.
 pub(crate) async fn run_timers(gate: GateHandle) {
-    let mut told = now();
+    let mut told = wall();
     loop {
         let Ok(layout) = gate.layout().await else { return };
-        let at = now();
+        // What rang does not ring again when the clock is set back.
+        let at = wall().max(told);
         for (due, text) in due(&layout, told, at) {
             for event in events(&layout, &text, due) {
                 let input = Input::Event { event: Box::new(event), changes: Vec::new() };
@@ -31,7 +32,7 @@ pub(crate) async fn run_timers(gate: GateHandle) {
         }
         told = at;
         let next = specs(&layout).iter().filter_map(|(_, cron)| cron.next_after(at)).min();
-        let pause = next.map_or(LOOK_EVERY, |next| next.since(now()));
+        let pause = next.map_or(LOOK_EVERY, |next| next.since(wall()));
         tokio::time::sleep(pause.min(LOOK_EVERY)).await;
     }
 }

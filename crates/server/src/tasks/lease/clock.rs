@@ -1,6 +1,7 @@
 //! The book's time; see the parent module.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use crate::clock::{Clock, wall};
+use std::time::Duration;
 use toci_core::time::Time;
 use toci_store::ClockMark;
 
@@ -10,8 +11,7 @@ const AHEAD_MIN: Duration = Duration::from_secs(1);
 /// A clock that never goes back.
 #[derive(Clone, Debug)]
 pub(super) struct BookClock {
-    base: Time,
-    started: Instant,
+    clock: Clock,
     boot: String,
     boot_at_start: Duration,
 }
@@ -23,22 +23,21 @@ impl BookClock {
         let boot = boot.map(|s| s.trim().to_owned()).unwrap_or_default();
         let boot_at_start = since_boot();
         let base = mark.resume(wall(), &boot, boot_at_start);
-        BookClock { base, started: Instant::now(), boot, boot_at_start }
+        BookClock { clock: Clock::start_at(base), boot, boot_at_start }
     }
 
     /// Now.
     pub(super) fn now(&self) -> Time {
-        self.base.after(self.started.elapsed())
+        self.clock.now()
     }
 
     /// What to note beside a commit.
     pub(super) fn mark(&self) -> ClockMark {
-        let elapsed = self.started.elapsed();
-        let since_boot = self.boot_at_start + elapsed;
+        let since_boot = self.boot_at_start + self.clock.elapsed();
         ClockMark {
             boot: self.boot.clone(),
             boot_us: i64::try_from(since_boot.as_micros()).unwrap_or(i64::MAX),
-            book: self.base.after(elapsed),
+            book: self.clock.now(),
         }
     }
 
@@ -46,14 +45,9 @@ impl BookClock {
     pub(super) fn catch_up(&mut self) {
         let ahead = wall().since(self.now());
         if ahead > AHEAD_MIN {
-            self.base = self.base.after(ahead);
+            self.clock.advance(ahead);
         }
     }
-}
-
-fn wall() -> Time {
-    let d = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(0).after(d)
 }
 
 /// Time since the boot, suspends included; zero where the system does not say.

@@ -1,7 +1,7 @@
 //! Once an hour, logs that are old enough go.
 
 use super::store::{LogError, LogStore, WeakLogStore};
-use crate::auth::now;
+use crate::clock::wall;
 use std::time::Duration;
 use toci_core::log::LogPath;
 use toci_core::log::retention::horizon;
@@ -17,7 +17,7 @@ const BATCH_MAX: u32 = 100;
 impl LogStore {
     /// Removes what has expired; says how many runs' logs are gone. What cannot be removed now stays for the next time.
     pub async fn sweep(&self) -> Result<usize, LogError> {
-        let Some(horizon) = horizon(now(), self.keep()) else { return Ok(0) };
+        let Some(horizon) = horizon(wall(), self.keep()) else { return Ok(0) };
         let mut gone = 0;
         loop {
             let rows = self.store().expired_logs(horizon, BATCH_MAX).await?;

@@ -2,7 +2,7 @@
 
 use super::page::{self, Facts};
 use super::retention::keep_swept;
-use crate::auth::now;
+use crate::clock::wall;
 use crate::config::{LogsConfig, LogsStore, S3Config};
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
@@ -181,12 +181,12 @@ impl LogStore {
     /// there, under the whole id.
     async fn place(&self, wish: &RunWish) -> Result<LogPath, LogError> {
         let usual = LogPath::of(wish);
-        if self.inner.store.keep_log(wish.run, usual.as_str(), now()).await? {
+        if self.inner.store.keep_log(wish.run, usual.as_str(), wall()).await? {
             return Ok(usual);
         }
         let parent = usual.parent().unwrap_or_default();
         let whole = parent.join(&wish.run.to_string()).unwrap_or(usual);
-        self.inner.store.keep_log(wish.run, whole.as_str(), now()).await?;
+        self.inner.store.keep_log(wish.run, whole.as_str(), wall()).await?;
         Ok(whole)
     }
 

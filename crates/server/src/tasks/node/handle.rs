@@ -1,10 +1,10 @@
 //! The handle by which everybody else reaches the node pool.
 
 use super::COMMANDS_MAX;
-use super::clock::Clock;
 use super::error::NodeError;
 use super::run::{Command, State};
 use super::view::autohold;
+use crate::clock::{Clock, wall};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl NodePool {
     pub async fn start(store: Store, parts: PoolParts) -> Result<NodePool, StoreError> {
         let rows = store.read_nodes().await?;
         let least = rows.nodes.iter().map(|node| node.since).max().unwrap_or_default();
-        let clock = Clock::start(least);
+        let clock = Clock::start_at(wall().max(least));
         for node in &rows.nodes {
             if let Some(provider) = parts.providers.get(&node.provider) {
                 provider.remember(&node.name, &node.machine);

@@ -13,7 +13,6 @@
 //! **Guard.** A node is ready when a command runs on it and the file [`GUARD`] is not there. It is written, exactly
 //! once, when the node is handed to a run: whatever else goes wrong, no node is used twice (OpenStack bug 1370275).
 
-mod clock;
 mod error;
 mod handle;
 mod job;

@@ -1,10 +1,10 @@
 //! The loop of the node task: events in, rows on disk, then answers and jobs.
 
-use super::clock::Clock;
 use super::error::NodeError;
 use super::handle::NodeHandle;
 use super::job::{Done, Jobs};
 use super::{BATCH_MAX, COMMANDS_MAX};
+use crate::clock::Clock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;

@@ -52,8 +52,6 @@ pub enum News {
 pub struct Ended {
     /// Which, and why.
     pub left: Left,
-    /// The last report's text; empty when nothing was told.
-    pub message: String,
     /// When.
     pub at: toci_core::time::Time,
 }

@@ -1,7 +1,7 @@
 //! Speculative merges: carries out what the gate wants merged, a few at a time, the most urgent first.
 
 use super::GateHandle;
-use crate::tasks::event::now;
+use crate::clock::now;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

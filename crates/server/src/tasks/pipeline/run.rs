@@ -1,10 +1,10 @@
 //! The loop of the pipeline task: batch, apply, commit, tell.
 
 use super::handle::{BATCH_MAX, Cursor, ENDED_MAX, Ended, GateError, News};
-use std::collections::{BTreeMap, VecDeque};
+use crate::clock::now;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use toci_core::id::ItemId;
+use std::time::Duration;
 use toci_core::layout::Layout;
 use toci_core::pipeline::{Answer, Gate, Input, Policy, Wanted};
 use toci_core::time::Time;
@@ -33,9 +33,6 @@ pub(super) struct State {
     store: Store,
     publish: watch::Sender<Arc<Wanted>>,
     news: broadcast::Sender<News>,
-    /// The last report of each item that is still there.
-    messages: BTreeMap<ItemId, String>,
-    last: Time,
     /// A commit failed and the gate could not be read again yet.
     broken: Option<Arc<StoreError>>,
 }
@@ -49,18 +46,7 @@ impl State {
         publish: watch::Sender<Arc<Wanted>>,
         news: broadcast::Sender<News>,
     ) -> State {
-        State {
-            gate,
-            layout,
-            ended: VecDeque::new(),
-            policy,
-            store,
-            publish,
-            news,
-            messages: BTreeMap::new(),
-            last: Time(0),
-            broken: None,
-        }
+        State { gate, layout, ended: VecDeque::new(), policy, store, publish, news, broken: None }
     }
 
     /// Runs until every handle is dropped or another server takes the book over.
@@ -82,17 +68,10 @@ impl State {
                 tracing::error!("another server has taken the gate over; this one stops");
                 return;
             }
-            let now = self.now();
+            let now = now();
             let due = self.gate.next_due(now).map_or(TICK, |due| due.since(now));
             pause = if self.broken.is_some() { Duration::from_secs(1) } else { due.min(TICK) };
         }
-    }
-
-    /// Wall time that never goes back.
-    fn now(&mut self) -> Time {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last = self.last.max(Time(0).after(wall));
-        self.last
     }
 
     /// One batch. A failed commit has been told to all concerned.
@@ -100,7 +79,7 @@ impl State {
         if self.broken.is_some() {
             self.read_again().await;
         }
-        let now = self.now();
+        let now = now();
         let mut looks: Vec<Look> = Vec::new();
         let mut answers: Vec<(Reply, Result<Answer, GateError>)> = Vec::new();
         let mut cursors = Vec::new();
@@ -178,9 +157,6 @@ impl State {
     /// After a commit: what is wanted now, and what happened.
     fn tell(&mut self, answers: &[Answer], now: Time) {
         let wanted = self.gate.wanted();
-        for report in &wanted.reports {
-            self.messages.insert(report.item, report.message.clone());
-        }
         self.publish.send_if_modified(|known| {
             let news = **known != wanted;
             if news {
@@ -193,9 +169,8 @@ impl State {
                 tracing::info!(code = note.code, pipeline = ?note.pipeline, "{}", note.text);
             }
             for left in &answer.left {
-                let message = self.messages.remove(&left.item).unwrap_or_default();
                 tracing::info!(item = %left.item, pipeline = %left.pipeline, end = ?left.end, "an item left");
-                let ended = Arc::new(Ended { left: left.clone(), message, at: now });
+                let ended = Arc::new(Ended { left: left.clone(), at: now });
                 if self.ended.len() >= ENDED_MAX {
                     self.ended.pop_front();
                 }

@@ -2,7 +2,7 @@
 
 use super::console::Console;
 use super::environment::Places;
-use super::stops::Clock;
+use crate::clock::Clock;
 use std::time::Duration;
 use toci_core::event::ProjectName;
 use toci_core::layout::Script;

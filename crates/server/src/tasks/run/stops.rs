@@ -1,29 +1,11 @@
 //! What interrupts a run.
 
+use crate::clock::Clock;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use toci_core::run::steps::Event;
 use toci_core::time::Time;
 use toci_wire::api::Lease;
 use tokio::sync::watch;
-
-/// A clock that does not follow when somebody sets the machine's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    base: Time,
-    since: Instant,
-}
-
-impl Clock {
-    pub(super) fn start() -> Clock {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { base: Time(0).after(wall), since: Instant::now() }
-    }
-
-    pub(super) fn now(&self) -> Time {
-        self.base.after(self.since.elapsed())
-    }
-}
 
 /// What people and the gate want of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
