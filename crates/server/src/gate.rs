@@ -136,6 +136,7 @@ impl GateParts {
         tasks.spawn(report::run(gate.clone(), sources.clone(), tellers));
         tasks.spawn(event::run_timers(gate.clone()));
         tasks.spawn(event::follow_merges(gate.clone(), sources.clone()));
+        tasks.spawn(event::follow_waiting(gate.clone(), sources.clone()));
         for source in sources.iter() {
             let since = heard.remove(source.name()).unwrap_or_default();
             tasks.spawn(event::follow(gate.clone(), sources.clone(), Arc::clone(source), since));

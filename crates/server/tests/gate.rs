@@ -143,15 +143,6 @@ async fn an_approved_series_is_merged_in_its_order() {
     assert!(gate.message.starts_with("Build succeeded."), "{}", gate.message);
     assert_eq!(git(&host.bare("org/a"), &["rev-parse", "master"]).unwrap(), one);
     ended(&world, |e| e.iter().any(|e| e.pipeline == "post" && e.end == "succeeded")).await;
-    if !has(&world.admin.ended_items().await.unwrap(), "gate", "local:2,1", "succeeded") {
-        let order = PipelineOrder { change: Some("2".into()), reference: None };
-        match world.admin.enqueue("gate", &order).await {
-            Ok(()) => {}
-            // It entered by itself together with the first.
-            Err(ClientError::Api { .. }) => {}
-            Err(other) => panic!("{other}"),
-        }
-    }
     ended(&world, |e| has(e, "gate", "local:2,1", "succeeded")).await;
     assert_eq!(git(&host.bare("org/b"), &["rev-parse", "master"]).unwrap(), two);
     assert_eq!(item_count(&world.admin.pipelines().await.unwrap()), 0);

@@ -9,17 +9,27 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use toci_core::event::SourceName;
 use toci_core::id::{ItemId, ReportId};
-use toci_core::pipeline::{ItemRow, ReportRow, Rows, StateRow};
+use toci_core::pipeline::{ItemRow, ReportRow, Rows, StateRow, WaitingId, WaitingRow};
 
 const READ_ITEMS: &str = "SELECT body FROM gate_item ORDER BY id";
 const READ_REPORTS: &str = "SELECT body FROM gate_report ORDER BY id";
+const READ_WAITING: &str = "SELECT body FROM gate_waiting ORDER BY id";
 const READ_STATE: &str = "SELECT body FROM gate_state WHERE id = 1";
 const READ_CURSORS: &str = "SELECT source, name, body FROM source_cursor ORDER BY source, name";
 const REMOVE_ITEM: &str = "DELETE FROM gate_item WHERE id = $1";
+const REMOVE_WAITING: &str = "DELETE FROM gate_waiting WHERE id = $1";
 const REMOVE_REPORT: &str = "DELETE FROM gate_report WHERE id = $1";
 
-pub(crate) const STATEMENTS: &[&str] =
-    &[READ_ITEMS, READ_REPORTS, READ_STATE, READ_CURSORS, REMOVE_ITEM, REMOVE_REPORT];
+pub(crate) const STATEMENTS: &[&str] = &[
+    READ_ITEMS,
+    READ_REPORTS,
+    READ_WAITING,
+    READ_STATE,
+    READ_CURSORS,
+    REMOVE_ITEM,
+    REMOVE_REPORT,
+    REMOVE_WAITING,
+];
 
 /// All rows that a batch of inputs changed.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +42,10 @@ pub struct GateBatch {
     pub reports: Vec<ReportRow>,
     /// Reports that are told.
     pub removed_reports: Vec<ReportId>,
+    /// Waiting changes that are new or changed.
+    pub waiting: Vec<WaitingRow>,
+    /// Changes that do not wait any more.
+    pub removed_waiting: Vec<WaitingId>,
     /// The gate's own row, when it changed.
     pub state: Option<StateRow>,
     /// How far sources were heard: source, cursor's name and text.
@@ -47,6 +61,7 @@ impl Store {
         Ok(Rows {
             items: self.bodies("an item", READ_ITEMS).await?,
             reports: self.bodies("a report", READ_REPORTS).await?,
+            waiting: self.bodies("a waiting change", READ_WAITING).await?,
             state: self.bodies("the gate's state", READ_STATE).await?.pop(),
         })
     }
@@ -84,10 +99,16 @@ impl Store {
             let id = [id.to_string().as_str().into()];
             row::execute(&mut tx, "reports", REMOVE_REPORT, &id).await?;
         }
+        for id in &batch.removed_waiting {
+            let id = [id.to_string().as_str().into()];
+            row::execute(&mut tx, "waiting changes", REMOVE_WAITING, &id).await?;
+        }
         let items: Vec<Vec<Value>> = rows(&batch.items, |item| item.id().to_string())?;
         row::GATE_ITEM.write(&mut tx, &items).await?;
         let reports = rows(&batch.reports, |report| report.id().to_string())?;
         row::GATE_REPORT.write(&mut tx, &reports).await?;
+        let waiting = rows(&batch.waiting, |row| row.id().to_string())?;
+        row::GATE_WAITING.write(&mut tx, &waiting).await?;
         if let Some(state) = &batch.state {
             let values = vec![1.into(), body(state)?.as_str().into()];
             row::GATE_STATE.write(&mut tx, &[values]).await?;

@@ -125,6 +125,7 @@ table!(
 table!(AUTOHOLD, "autohold", 1, ["id", "body"]);
 table!(GATE_ITEM, "gate_item", 1, ["id", "body"]);
 table!(GATE_REPORT, "gate_report", 1, ["id", "body"]);
+table!(GATE_WAITING, "gate_waiting", 1, ["id", "body"]);
 table!(GATE_STATE, "gate_state", 1, ["id", "body"]);
 table!(RUN, "run", 1, ["id", "live", "queued_us", "body"]);
 table!(SOURCE_CURSOR, "source_cursor", 2, ["source", "name", "body"]);
@@ -139,6 +140,7 @@ static ALL: &[&Table] = &[
     &AUTOHOLD,
     &GATE_ITEM,
     &GATE_REPORT,
+    &GATE_WAITING,
     &GATE_STATE,
     &SOURCE_CURSOR,
     &RUN,

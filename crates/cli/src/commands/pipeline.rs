@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use toci_client::api::ApiClient;
 use toci_wire::api::{
-    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, Promote,
-    ReferenceOrder,
+    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, Promote, ReferenceOrder, WaitingChange,
 };
 
 /// How often `--watch` looks.
@@ -149,11 +148,21 @@ fn picture(pipelines: &[Pipeline]) -> String {
                 lines.extend(item.jobs.iter().map(|job| format!("      {}", job_line(job))));
             }
         }
+        lines.extend(pipeline.waiting.iter().map(|change| format!("  {}", waiting_line(change))));
         if lines.len() == before {
             lines.push("  nothing".to_owned());
         }
     }
     lines.join("\n")
+}
+
+fn waiting_line(change: &WaitingChange) -> String {
+    let title: String = change.title.chars().take(50).collect();
+    let WaitingChange { subject, project, waits_for, since_us, .. } = change;
+    format!(
+        "◌ {subject}  {project}  {title}  (outside of the queues; it waits for {waits_for})  since {}",
+        ago(*since_us)
+    )
 }
 
 fn item_line(item: &PipelineItem) -> String {
@@ -245,8 +254,23 @@ mod tests {
             failures: 0,
             disabled: false,
             queues: vec![queue],
+            waiting: vec![WaitingChange {
+                subject: "local:2,1".into(),
+                project: "org/b".into(),
+                title: "Two".into(),
+                url: String::new(),
+                needs: "local:1,1".into(),
+                since_us: 0,
+                waits_for: "local:1,1, which is gated in another queue, to be merged".into(),
+            }],
         };
         let text = picture(&[pipeline]);
+        assert!(
+            text.contains(
+                "◌ local:2,1  org/b  Two  (outside of the queues; it waits for local:1,1,"
+            ),
+            "{text}"
+        );
         assert!(text.contains("✗ local:1,1  org/a  One  (a job failed)"), "{text}");
         assert!(text.contains("running    devtest (non-voting)  http://x"), "{text}");
     }

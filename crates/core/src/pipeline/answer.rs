@@ -1,6 +1,7 @@
 //! What an input led to, beside the new state.
 
 use super::input::Subject;
+use super::waiting::WaitingId;
 use crate::event::ProjectKey;
 use crate::id::{ItemId, ReportId};
 use crate::layout::PipelineName;
@@ -93,6 +94,10 @@ pub struct Changes {
     pub reports: BTreeSet<ReportId>,
     /// Reports whose row must be removed.
     pub removed_reports: BTreeSet<ReportId>,
+    /// Waiting changes whose row must be written.
+    pub waiting: BTreeSet<WaitingId>,
+    /// Waiting changes whose row must be removed.
+    pub removed_waiting: BTreeSet<WaitingId>,
     /// The gate's own row must be written.
     pub state: bool,
 }

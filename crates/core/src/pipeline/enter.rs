@@ -79,6 +79,7 @@ impl Gate {
 
     /// Older patchsets leave the pipelines that want it so.
     fn supersede(&mut self, newest: &ChangeKey, turn: &mut Turn<'_>) {
+        self.forget_patchsets(&newest.source, newest.number, Some(newest));
         for lane in 0..self.lanes.len() {
             if !self.pipeline(lane).dequeue_on_new_patchset {
                 continue;
@@ -91,6 +92,7 @@ impl Gate {
     }
 
     fn abandon(&mut self, key: &ChangeKey, turn: &mut Turn<'_>) {
+        self.forget_patchsets(&key.source, key.number, None);
         for lane in 0..self.lanes.len() {
             let all: Vec<ItemId> =
                 self.lanes[lane].patchsets(&key.source, key.number).map(|(_, id)| id).collect();
@@ -124,7 +126,7 @@ impl Gate {
 
     /// Puts it in, with what it needs before it and, in dependent pipelines, with what needs it behind it. `forced`:
     /// whatever the pipeline requires.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         lane: usize,
         subject: &Subject,
@@ -142,15 +144,18 @@ impl Gate {
                         todo.extend(self.behind(lane, id));
                     }
                 }
-                Err(why) if first => {
-                    // Who asked by hand gets it as the answer.
-                    if !forced {
-                        self.note_refusal(lane, &next, &why, turn);
+                // Who asked by hand gets it as the answer.
+                Err(why) if first && forced => return Err(why),
+                Err(why) => {
+                    if let Subject::Change(key) = &next {
+                        self.kept_out(lane, key, &why, turn);
                     }
-                    return Err(why);
+                    // That a change which needs this one is not ready itself is no news.
+                    if first {
+                        self.note_refusal(lane, &next, &why, turn);
+                        return Err(why);
+                    }
                 }
-                // A change that needs this one is not ready itself.
-                Err(_) => {}
             }
             first = false;
         }
@@ -263,6 +268,9 @@ impl Gate {
         self.sets.insert(item.set.id, id);
         let number = self.queue_of(lane, &item).unwrap_or(group);
         self.items.insert(id, item);
+        if let Subject::Change(key) = &subject {
+            self.stop_waiting(&self.waiting_id(lane, key));
+        }
         let lane = &mut self.lanes[lane];
         lane.queues.entry(number).or_default().items.push(id);
         if live {
@@ -317,7 +325,8 @@ impl Gate {
         let layout = Arc::clone(&self.layout);
         let pipeline: &Pipeline = &layout.pipelines[lane];
         match why {
-            Because::Already => {}
+            // The latter is noted when it is remembered.
+            Because::Already | Because::OtherQueue(_) => {}
             Because::Cycle(_) => {
                 turn.note(why.code(), Some(pipeline), Some(subject), why.to_string());
                 self.tell_refusal(lane, subject, why.to_string(), turn);
@@ -329,7 +338,6 @@ impl Gate {
             | Because::Merged
             | Because::NotMergeable(..)
             | Because::Required(..)
-            | Because::OtherQueue(_)
             | Because::TooMany => {
                 turn.note(why.code(), Some(pipeline), Some(subject), why.to_string());
             }

@@ -7,6 +7,7 @@ use super::jobs::{self, Frozen};
 use super::lane::Lane;
 use super::report::Report;
 use super::wanted::{MergeItem, MergeSubject};
+use super::waiting::{Waiting, WaitingId};
 use crate::event::{Change, ChangeKey, ChangeState, ProjectKey, TriggerEvent};
 use crate::id::{BuildSetId, ItemId, ReportId, RunId};
 use crate::layout::{Layout, Manager, Pipeline};
@@ -70,6 +71,10 @@ pub struct Gate {
     pub(super) views: BTreeMap<ChangeKey, Arc<Change>>,
     /// Runs that hold a place of a semaphore; also such as are not wanted any more, until they are certainly over.
     pub(super) holders: BTreeMap<RunId, String>,
+    /// Changes that another queue keeps out.
+    pub(super) waiting: BTreeMap<WaitingId, Waiting>,
+    /// Those of them that are to be looked at anew.
+    pub(super) woken: BTreeSet<WaitingId>,
     pub(super) next_order: u64,
     pub(super) changes: Changes,
     /// Queues to walk through.
@@ -120,6 +125,8 @@ impl Gate {
             reports: BTreeMap::new(),
             views: BTreeMap::new(),
             holders: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            woken: BTreeSet::new(),
             next_order: 0,
             changes: Changes::default(),
             dirty: BTreeSet::new(),
@@ -182,7 +189,7 @@ impl Gate {
                 self.walk(lane, queue, turn);
             } else if let Some(event) = turn.events.pop_front() {
                 self.happened(&event, turn);
-            } else {
+            } else if !self.try_woken(turn) {
                 break;
             }
         }
@@ -379,6 +386,7 @@ impl Gate {
             self.touch(id);
             self.refresh_context(id);
         }
+        self.wake_waiting(fresh);
     }
 
     /// Forgets views that no item reads, now and then.
@@ -391,6 +399,10 @@ impl Gate {
             let Subject::Change(key) = &item.subject else { continue };
             read.insert(key.clone());
             read.extend(self.views.get(key).into_iter().flat_map(|c| c.needs.iter().cloned()));
+        }
+        for (id, waiting) in &self.waiting {
+            read.extend([id.change.clone(), waiting.needs.clone()]);
+            read.extend(self.views.get(&id.change).into_iter().flat_map(|c| c.needs.clone()));
         }
         self.views.retain(|key, _| read.contains(key));
         self.views_limit = self.views.len() * 2 + SPARE_VIEWS;

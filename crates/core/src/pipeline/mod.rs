@@ -11,7 +11,7 @@
 //! * An item ends once, and that is told at most once.
 //! * A semaphore's place is free again when its run is certainly over, not when it is no longer wanted.
 //!
-//! `enter` and `needs` put items in, `walk` moves them, `build` has their merges and runs, `report` their ends.
+//! `enter` and `needs` put items in, `waiting` remembers what another queue keeps out, `walk` moves them, `build` has their merges and runs, `report` their ends.
 
 mod answer;
 mod build;
@@ -30,6 +30,7 @@ mod report;
 mod rows;
 mod subject;
 mod view;
+mod waiting;
 mod walk;
 mod wanted;
 mod wish;
@@ -44,7 +45,8 @@ pub use input::{Input, MergeOutcome, ReportOutcome, RunResult, RunUpdate, Subjec
 pub use item::Failing;
 pub use rows::{ItemRow, ReportRow, Rows, StateRow};
 pub use subject::mail_subject;
-pub use view::{ItemView, JobView, PipelineView, QueueView};
+pub use view::{ItemView, JobView, PipelineView, QueueView, WaitingView};
+pub use waiting::{WaitingId, WaitingRow};
 pub use wanted::{
     MergeItem, MergeSubject, MergeWish, ReportAction, ReportWish, RunContext, RunWish, Wanted,
 };

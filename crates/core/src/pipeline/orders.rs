@@ -20,6 +20,11 @@ impl Gate {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refused> {
         let lane = self.lane_named(pipeline)?;
+        if let Subject::Change(key) = subject
+            && self.stop_waiting(&self.waiting_id(lane, key))
+        {
+            return Ok(());
+        }
         let id = self.live_item(lane, subject)?;
         self.remove(id, End::Dequeued, turn);
         Ok(())

@@ -5,6 +5,7 @@ use super::gate::{Gate, Policy, Turn};
 use super::input::Subject;
 use super::item::{Item, MergeState, Phase};
 use super::report::Report;
+use super::waiting::WaitingRow;
 use crate::event::{Change, ChangeKey};
 use crate::id::{ItemId, ReportId, RunId};
 use crate::layout::{Layout, Manager, PipelineName};
@@ -68,6 +69,9 @@ pub struct Rows {
     pub items: Vec<ItemRow>,
     /// In any order.
     pub reports: Vec<ReportRow>,
+    /// In any order.
+    #[serde(default)]
+    pub waiting: Vec<WaitingRow>,
     /// None before the first was written.
     pub state: Option<StateRow>,
 }
@@ -106,6 +110,9 @@ impl Gate {
             gate.take_item(item, &mut left);
         }
         gate.holders = state.holders.into_iter().collect();
+        for row in rows.waiting {
+            gate.take_waiting(row);
+        }
         (gate, left)
     }
 
@@ -190,6 +197,12 @@ impl Gate {
                 .into_iter()
                 .chain(removed.removed_reports)
                 .collect(),
+            waiting: gate.waiting.keys().cloned().collect(),
+            removed_waiting: before
+                .removed_waiting
+                .into_iter()
+                .chain(removed.removed_waiting)
+                .collect(),
             state: true,
         };
         gate.unsaid = std::mem::take(&mut self.unsaid);
@@ -203,6 +216,7 @@ impl Gate {
         Rows {
             items: self.items.keys().filter_map(|id| self.item_row(*id)).collect(),
             reports: self.reports.keys().filter_map(|id| self.report_row(*id)).collect(),
+            waiting: self.waiting.keys().filter_map(|id| self.waiting_row(id)).collect(),
             state: Some(self.state_row()),
         }
     }

@@ -7,7 +7,8 @@ use super::input::{RunResult, Subject};
 use super::item::{Item, JobState, MergeState, Phase};
 use super::jobs::FrozenJob;
 use super::needs::Needs;
-use crate::event::Change;
+use super::waiting::{Waiting, WaitingId};
+use crate::event::{Change, ChangeKey};
 use crate::id::{ItemId, RunId};
 use crate::layout::{JobName, Manager, PipelineName};
 use crate::time::Time;
@@ -29,6 +30,23 @@ pub struct PipelineView {
     pub disabled: bool,
     /// Its queues; empty ones of dependent pipelines too.
     pub queues: Vec<QueueView>,
+    /// Changes that another queue keeps out; they enter by themselves. Those first that wait longest.
+    pub waiting: Vec<WaitingView>,
+}
+
+/// A change that may be merged, but needs one that is gated in another queue.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WaitingView {
+    /// Which.
+    pub key: ChangeKey,
+    /// As last seen.
+    pub change: Option<Change>,
+    /// What has to merge first.
+    pub needs: ChangeKey,
+    /// Since when it waits.
+    pub since: Time,
+    /// Why, for people.
+    pub waits_for: String,
 }
 
 /// A change queue.
@@ -130,8 +148,23 @@ impl Gate {
                     .into_iter()
                     .map(|number| self.queue_view(lane, number))
                     .collect(),
+                waiting: self.waiting_views(&pipeline.name),
             })
             .collect()
+    }
+
+    fn waiting_views(&self, pipeline: &PipelineName) -> Vec<WaitingView> {
+        let own = self.waiting.iter().filter(|(id, _)| id.pipeline == *pipeline);
+        let view = |(id, waiting): (&WaitingId, &Waiting)| WaitingView {
+            key: id.change.clone(),
+            change: self.views.get(&id.change).map(|change| Change::clone(change)),
+            needs: waiting.needs.clone(),
+            since: waiting.since,
+            waits_for: format!("{}, which is gated in another queue, to be merged", waiting.needs),
+        };
+        let mut views: Vec<WaitingView> = own.map(view).collect();
+        views.sort_by_key(|view| view.since);
+        views
     }
 
     /// One item.

@@ -16,11 +16,12 @@ use toci_core::event::{
 };
 use toci_core::id::ItemId;
 use toci_core::layout::PipelineName;
-use toci_core::pipeline::{End, Input, ItemView, JobView, PipelineView, QueueView, Subject};
+use toci_core::pipeline::{
+    End, Input, ItemView, JobView, PipelineView, QueueView, Subject, WaitingView,
+};
 use toci_edge::source::SourceError;
 use toci_wire::api::{
-    ChangeSource, EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder,
-    PipelineQueue, Promote, ReferenceOrder,
+    ChangeSource, EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, WaitingChange,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -294,6 +295,20 @@ fn pipeline(view: PipelineView) -> Pipeline {
         failures: view.failures,
         disabled: view.disabled,
         queues: view.queues.into_iter().map(queue).collect(),
+        waiting: view.waiting.into_iter().map(waiting).collect(),
+    }
+}
+
+fn waiting(view: WaitingView) -> WaitingChange {
+    let change = view.change.as_ref();
+    WaitingChange {
+        subject: view.key.to_string(),
+        project: change.map(|c| c.project.name.to_string()).unwrap_or_default(),
+        title: change.map(|c| c.title.clone()).unwrap_or_default(),
+        url: change.map(|c| c.url.clone()).unwrap_or_default(),
+        needs: view.needs.to_string(),
+        since_us: view.since.0,
+        waits_for: view.waits_for,
     }
 }
 

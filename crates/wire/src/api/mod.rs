@@ -26,8 +26,7 @@ pub use node::{
     Autohold, AutoholdRequest, ImageState, Node, NodeHold, NodeImage, NodeState, Provider,
 };
 pub use pipeline::{
-    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue,
-    Promote, ReferenceOrder,
+    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, WaitingChange,
 };
 pub use run::{ConsoleText, EVENT_CONSOLE, EVENT_RUN, Run, RunState, RunTrouble};
 pub use stream::{

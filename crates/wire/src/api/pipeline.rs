@@ -31,6 +31,27 @@ pub struct Pipeline {
     pub disabled: bool,
     /// Its change queues.
     pub queues: Vec<PipelineQueue>,
+    /// Changes that wait for one in another queue; they enter by themselves when that is merged.
+    pub waiting: Vec<WaitingChange>,
+}
+
+/// A change that may be merged, but needs one that is gated in another queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingChange {
+    /// `SOURCE:NUMBER,PATCHSET`.
+    pub subject: String,
+    /// Its project.
+    pub project: String,
+    /// The change's title.
+    pub title: String,
+    /// For people; may be empty.
+    pub url: String,
+    /// The change that has to merge first: `SOURCE:NUMBER,PATCHSET`.
+    pub needs: String,
+    /// Since when it waits.
+    pub since_us: i64,
+    /// Why it waits.
+    pub waits_for: String,
 }
 
 /// A change queue.

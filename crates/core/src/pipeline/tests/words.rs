@@ -280,6 +280,12 @@ fn show(world: &mut World) {
                 if queue.name.is_empty() { String::new() } else { format!(" ({})", queue.name) };
             world.log.push(format!("{}{title}{window}: {}", pipeline.name, heads.join(" | ")));
         }
+        for one in pipeline.waiting {
+            let key = short(&Subject::Change(one.key));
+            world
+                .log
+                .push(format!("{} without {key}: it waits for {}", pipeline.name, one.waits_for));
+        }
     }
 }
 

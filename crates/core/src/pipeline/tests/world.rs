@@ -10,7 +10,8 @@ use crate::id::{BuildSetId, ItemId, ReportId, RunId};
 use crate::layout::{Layout, Reporter};
 use crate::pipeline::{
     Answer, Changes, End, Gate, Input, ItemRow, MergeOutcome, MergeSubject, MergeWish, Policy,
-    ReportOutcome, ReportRow, ReportWish, Rows, RunUpdate, RunWish, StateRow, Subject,
+    ReportOutcome, ReportRow, ReportWish, Rows, RunUpdate, RunWish, StateRow, Subject, WaitingId,
+    WaitingRow,
 };
 use crate::refused::Refused;
 use crate::time::Time;
@@ -41,6 +42,7 @@ pub(super) struct Habits {
 struct Disk {
     items: BTreeMap<ItemId, String>,
     reports: BTreeMap<ReportId, String>,
+    waiting: BTreeMap<WaitingId, String>,
     state: Option<String>,
 }
 
@@ -169,8 +171,8 @@ impl World {
 
     /// The rows on disk are always those of the gate, and a gate that is read from them wants the same.
     fn save(&mut self) {
-        let Changes { items, removed_items, reports, removed_reports, state } =
-            self.gate.take_changes();
+        let changes = self.gate.take_changes();
+        let Changes { items, removed_items, reports, removed_reports, .. } = changes;
         let text = |value: &dyn erased::Json| value.json();
         for id in items {
             let row = self.gate.item_row(id).expect("a changed item is there");
@@ -182,20 +184,28 @@ impl World {
             self.disk.reports.insert(id, text(&row));
         }
         removed_reports.iter().for_each(|id| drop(self.disk.reports.remove(id)));
-        if state {
+        for id in changes.waiting {
+            let row = self.gate.waiting_row(&id).expect("a changed wish is there");
+            self.disk.waiting.insert(id, text(&row));
+        }
+        changes.removed_waiting.iter().for_each(|id| drop(self.disk.waiting.remove(id)));
+        if changes.state {
             self.disk.state = Some(text(&self.gate.state_row()));
         }
         self.saves += 1;
         if !self.saves.is_multiple_of(self.check_every) {
             return;
         }
-        let Rows { items, reports, state } = self.gate.rows();
+        let Rows { items, reports, waiting, state } = self.gate.rows();
         let items: BTreeMap<ItemId, String> =
             items.iter().map(|row| (row.id(), text(row))).collect();
         assert_eq!(self.disk.items, items, "items on disk");
         let reports: BTreeMap<ReportId, String> =
             reports.iter().map(|r| (r.id(), text(r))).collect();
         assert_eq!(self.disk.reports, reports, "reports on disk");
+        let waiting: BTreeMap<WaitingId, String> =
+            waiting.iter().map(|row| (row.id().clone(), text(row))).collect();
+        assert_eq!(self.disk.waiting, waiting, "waiting changes on disk");
         if let Some(saved) = &self.disk.state {
             assert_eq!(*saved, text(&state.unwrap()), "state on disk");
         }
@@ -205,10 +215,12 @@ impl World {
     pub(super) fn read_back(&self) -> Gate {
         let item = |text: &String| serde_json::from_str::<ItemRow>(text).unwrap();
         let report = |text: &String| serde_json::from_str::<ReportRow>(text).unwrap();
+        let waiting = |text: &String| serde_json::from_str::<WaitingRow>(text).unwrap();
         let state = |text: &String| serde_json::from_str::<StateRow>(text).unwrap();
         let rows = Rows {
             items: self.disk.items.values().map(item).collect(),
             reports: self.disk.reports.values().map(report).collect(),
+            waiting: self.disk.waiting.values().map(waiting).collect(),
             state: self.disk.state.as_ref().map(state),
         };
         Gate::load(Arc::clone(&self.gate.layout), self.policy.clone(), rows)

@@ -3,7 +3,7 @@
 use super::run::{Command, State};
 use std::sync::Arc;
 use std::time::Duration;
-use toci_core::event::{ProjectKey, SourceName};
+use toci_core::event::{ChangeKey, ProjectKey, SourceName};
 use toci_core::layout::{Layout, PipelineName};
 use toci_core::pipeline::{Answer, Gate, Input, ItemView, Left, PipelineView, Policy, Wanted};
 use toci_core::refused::Refused;
@@ -133,6 +133,11 @@ impl GateHandle {
     /// One item.
     pub async fn item(&self, id: toci_core::id::ItemId) -> Result<Option<ItemView>, GateError> {
         self.look(move |state| state.gate.item_view(id)).await
+    }
+
+    /// Changes that another queue keeps out.
+    pub async fn waiting(&self) -> Result<Vec<ChangeKey>, GateError> {
+        self.look(|state| state.gate.waiting_changes()).await
     }
 
     /// The newest ends, the last one first.

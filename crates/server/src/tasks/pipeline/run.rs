@@ -145,6 +145,8 @@ impl State {
             removed_items: changes.removed_items.into_iter().collect(),
             reports: changes.reports.iter().filter_map(|id| self.gate.report_row(*id)).collect(),
             removed_reports: changes.removed_reports.into_iter().collect(),
+            waiting: changes.waiting.iter().filter_map(|id| self.gate.waiting_row(id)).collect(),
+            removed_waiting: changes.removed_waiting.into_iter().collect(),
             state: changes.state.then(|| self.gate.state_row()),
             cursors,
         };
