@@ -134,6 +134,7 @@ impl GateParts {
         tasks.spawn(merge::run(gate.clone(), merger));
         tasks.spawn(merge::sweep(gate.clone(), Arc::clone(&mirrors)));
         tasks.spawn(report::run(gate.clone(), sources.clone(), tellers));
+        tasks.spawn(gate.clone().forget_ended());
         tasks.spawn(event::run_timers(gate.clone()));
         tasks.spawn(event::follow_merges(gate.clone(), sources.clone()));
         tasks.spawn(event::follow_waiting(gate.clone(), sources.clone()));

@@ -354,6 +354,11 @@ async fn changes_are_told_to_everybody_who_listens() {
                 Change::Lease(l) => active |= l.id == lease.id && l.state == LeaseState::Active,
                 Change::Testenv(te) => leased |= te.lease.as_ref() == Some(&lease.id),
                 Change::Host(_) | Change::Gone(_) => {}
+                Change::Item(_)
+                | Change::ItemEnded(_)
+                | Change::Report(_)
+                | Change::Run(_)
+                | Change::Node(_) => {}
                 Change::Lagged(lagged) => panic!("{lagged:?}"),
             }
         }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod db;
+mod ended;
 mod error;
 mod history;
 mod lease;
@@ -21,6 +22,7 @@ mod run;
 mod token;
 
 pub use db::Store;
+pub use ended::{ENDED_READ_MAX, EndedFilter, EndedItem};
 pub use error::StoreError;
 pub use history::LeaseFilter;
 pub use lease::{Batch, ClockMark, Credential};
@@ -36,6 +38,7 @@ pub fn statements() -> Vec<String> {
         .iter()
         .chain(token::STATEMENTS)
         .chain(history::STATEMENTS)
+        .chain(ended::STATEMENTS)
         .chain(node::STATEMENTS)
         .chain(pipeline::STATEMENTS)
         .chain(log::STATEMENTS)

@@ -1,6 +1,7 @@
 //! The pipeline stage: the gate's rows, written in one transaction a batch; and how far each source was heard.
 
 use crate::db::{Store, read_db};
+use crate::ended::{EndedItem, columns};
 use crate::error::StoreError;
 use crate::row::{self, Value};
 use serde::Serialize;
@@ -48,6 +49,8 @@ pub struct GateBatch {
     pub removed_waiting: Vec<WaitingId>,
     /// The gate's own row, when it changed.
     pub state: Option<StateRow>,
+    /// Items that left, and when.
+    pub ended: Vec<EndedItem>,
     /// How far sources were heard: source, cursor's name and text.
     pub cursors: Vec<(SourceName, String, String)>,
 }
@@ -113,6 +116,8 @@ impl Store {
             let values = vec![1.into(), body(state)?.as_str().into()];
             row::GATE_STATE.write(&mut tx, &[values]).await?;
         }
+        let ended = batch.ended.iter().map(columns).collect::<Result<Vec<_>, _>>()?;
+        row::GATE_ENDED.write(&mut tx, &ended).await?;
         // A row may stand once in a statement: the last text of a cursor is the one that counts.
         let cursors: BTreeMap<(&str, &str), &str> = batch
             .cursors

@@ -126,6 +126,12 @@ table!(AUTOHOLD, "autohold", 1, ["id", "body"]);
 table!(GATE_ITEM, "gate_item", 1, ["id", "body"]);
 table!(GATE_REPORT, "gate_report", 1, ["id", "body"]);
 table!(GATE_WAITING, "gate_waiting", 1, ["id", "body"]);
+table!(
+    GATE_ENDED,
+    "gate_ended",
+    1,
+    ["id", "ended_us", "pipeline", "project", "source", "number", "patchset", "ended_as", "body"]
+);
 table!(GATE_STATE, "gate_state", 1, ["id", "body"]);
 table!(RUN, "run", 1, ["id", "live", "queued_us", "body"]);
 table!(SOURCE_CURSOR, "source_cursor", 2, ["source", "name", "body"]);
@@ -141,6 +147,7 @@ static ALL: &[&Table] = &[
     &GATE_ITEM,
     &GATE_REPORT,
     &GATE_WAITING,
+    &GATE_ENDED,
     &GATE_STATE,
     &SOURCE_CURSOR,
     &RUN,

@@ -19,6 +19,8 @@ pub use host::HostCommand;
 pub use lease::{LeaseCommand, RunArgs};
 pub use node::{AutoholdCommand, NodeCommand, ProviderCommand};
 pub use pipeline::{PipelineCommand, SourceCommand, SubjectArgs};
+pub use node::{NodeCommand, ProviderCommand};
+pub use pipeline::{HistoryArgs, PipelineCommand, SourceCommand, SubjectArgs};
 pub use run::RunCommand;
 pub use server::ServerArgs;
 pub use te::{PowerWord, TeCommand};

@@ -15,8 +15,13 @@ pub enum PipelineCommand {
         #[arg(long)]
         watch: bool,
     },
-    /// Show what left the pipelines lately, and what was told
-    Ended,
+    /// Show what left the pipelines, the newest first, and what was told
+    ///
+    /// Examples:
+    ///   toci pipeline history gate --result failed
+    ///   toci pipeline history --change 1234 --limit 5
+    #[command(verbatim_doc_comment, alias = "ended")]
+    History(HistoryArgs),
     /// Put a change or a ref in, whatever triggers and requirements say
     ///
     /// Examples:
@@ -46,6 +51,28 @@ pub enum PipelineCommand {
         #[arg(required = true)]
         changes: Vec<String>,
     },
+}
+
+/// Which of the items that left.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Only of this pipeline
+    pub pipeline: Option<String>,
+    /// Only of this project
+    #[arg(long)]
+    pub project: Option<String>,
+    /// Only of this change: [SOURCE:]NUMBER[,PATCHSET]
+    #[arg(long)]
+    pub change: Option<String>,
+    /// Only what ended so: succeeded, failed, not_merged, needed_change_failed, no_jobs, superseded, abandoned, dequeued, unconfigured
+    #[arg(long)]
+    pub result: Option<String>,
+    /// So many at most
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub limit: usize,
+    /// Also show each job with its result and logs
+    #[arg(long)]
+    pub jobs: bool,
 }
 
 /// A change, or a ref of a project.

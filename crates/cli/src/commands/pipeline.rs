@@ -1,6 +1,6 @@
 //! `toci pipeline`, `toci source`, `toci reconfigure`.
 
-use crate::args::{PipelineCommand, SourceCommand, SubjectArgs};
+use crate::args::{HistoryArgs, PipelineCommand, SourceCommand, SubjectArgs};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{self, ago, or_dash};
@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 use toci_client::api::ApiClient;
 use toci_wire::api::{
-    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, Promote, ReferenceOrder, WaitingChange,
+    ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder, Promote, ReferenceOrder, WaitingChange,
 };
 
+/// Items of one page, as the server allows.
+const PAGE_MAX: usize = 1000;
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
@@ -45,9 +47,10 @@ pub(super) async fn dispatch(
                 tokio::time::sleep(WATCH_EVERY).await;
             }
         }
-        PipelineCommand::Ended => {
-            let ended = client.ended_items().await?;
-            if json { output::json(&ended)? } else { output::text_line(&stories(&ended))? }
+        PipelineCommand::History(args) => {
+            let jobs = args.jobs;
+            let ended = history(client, args).await?;
+            if json { output::json(&ended)? } else { output::text_line(&stories(&ended, jobs))? }
         }
         PipelineCommand::Enqueue { pipeline, subject } => {
             client.enqueue(&pipeline, &order(subject)).await?;
@@ -60,6 +63,25 @@ pub(super) async fn dispatch(
         }
     }
     Ok(Exit::Ok.into())
+}
+
+/// Page by page until there are enough.
+async fn history(client: &ApiClient, args: HistoryArgs) -> Result<Vec<EndedItem>> {
+    let HistoryArgs { pipeline, project, change, result, limit, .. } = args;
+    let mut query = EndedQuery { pipeline, project, change, result, ..EndedQuery::default() };
+    let mut all: Vec<EndedItem> = Vec::new();
+    while all.len() < limit {
+        let wish = (limit - all.len()).min(PAGE_MAX);
+        query.limit = Some(wish);
+        query.before = all.last().map(|item| item.id.clone());
+        let page = client.ended_items_page(&query).await?;
+        let last = page.len() < wish;
+        all.extend(page);
+        if last {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 pub(super) async fn source(
@@ -200,15 +222,21 @@ fn job_line(job: &PipelineJob) -> String {
     line
 }
 
-fn stories(ended: &[EndedItem]) -> String {
+fn stories(ended: &[EndedItem], jobs: bool) -> String {
     let story = |e: &EndedItem| {
         let message: Vec<String> =
             e.message.lines().map(|line| format!("    {line}").trim_end().to_owned()).collect();
         let head = format!("{}  {}  {}  {}", e.subject, e.pipeline, e.end, ago(e.ended_us));
-        if message.is_empty() { head } else { format!("{head}\n{}", message.join("\n")) }
+        let jobs = e.jobs.iter().filter(|_| jobs).map(|job| format!("    {}", job_line(job)));
+        let lines: Vec<String> = std::iter::once(head).chain(jobs).chain(message).collect();
+        lines.join("\n")
     };
     let all: Vec<String> = ended.iter().map(story).collect();
-    if all.is_empty() { "nothing has left a pipeline yet".to_owned() } else { all.join("\n") }
+    if all.is_empty() {
+        "nothing of this kind has left a pipeline yet".to_owned()
+    } else {
+        all.join("\n")
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use hyper::Method;
 use toci_wire::api::{ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineOrder, Promote};
+use toci_wire::api::{EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineOrder, Promote};
 
 fn post(path: String) -> Call {
     Call::new(Method::POST, path)
@@ -29,6 +30,26 @@ impl ApiClient {
     /// Items that left lately, the newest first.
     pub async fn ended_items(&self) -> Result<Vec<EndedItem>, ClientError> {
         self.ask(Call::new(Method::GET, "/ended-items".to_owned())).await
+    }
+
+    /// A page of the items that left, the newest first.
+    pub async fn ended_items_page(
+        &self,
+        query: &EndedQuery,
+    ) -> Result<Vec<EndedItem>, ClientError> {
+        let EndedQuery { pipeline, project, change, result, before, limit } = query;
+        let limit = limit.map(|limit| limit.to_string());
+        let texts = [
+            ("pipeline", pipeline),
+            ("project", project),
+            ("change", change),
+            ("result", result),
+            ("before", before),
+            ("limit", &limit),
+        ];
+        let given = texts.iter().filter_map(|(key, text)| text.as_ref().map(|text| (key, text)));
+        let given: Vec<String> = given.map(|(key, text)| format!("{key}={}", part(text))).collect();
+        self.ask(Call::new(Method::GET, format!("/ended-items?{}", given.join("&")))).await
     }
 
     /// Puts something into a pipeline.

@@ -6,9 +6,10 @@ use bytes::BytesMut;
 use core::time::Duration;
 use serde::de::DeserializeOwned;
 use toci_wire::api::{
-    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE,
-    EVENT_OPERATION, EVENT_RUN, EVENT_TESTENV, Gone, Host, HostDesired, Lagged, Lease, Operation,
-    Run, STREAM_EVENT_MAX_BYTES, STREAM_SILENCE_S, TestEnv,
+    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
+    EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION, EVENT_REPORT,
+    EVENT_RUN, EVENT_TESTENV, EndedItem, Gone, Host, HostDesired, Lagged, Lease, Node, Operation,
+    PipelineItem, Report, Run, STREAM_EVENT_MAX_BYTES, STREAM_SILENCE_S, TestEnv,
 };
 
 /// Media type of a stream.
@@ -201,7 +202,17 @@ pub enum Change {
     Testenv(Box<TestEnv>),
     /// A host after its change.
     Host(Box<Host>),
-    /// A host or a TE that is gone.
+    /// An item that entered a pipeline.
+    Item(Box<PipelineItem>),
+    /// An item that left.
+    ItemEnded(Box<EndedItem>),
+    /// A report that was delivered.
+    Report(Box<Report>),
+    /// A run after a step.
+    Run(Box<Run>),
+    /// A node in a new state.
+    Node(Box<Node>),
+    /// A host, a TE or a node that is gone.
     Gone(Gone),
     /// This reader was too slow and missed some; the stream ends: read everything anew.
     Lagged(Lagged),
@@ -223,6 +234,11 @@ impl ChangeStream {
                 EVENT_LEASE => Change::Lease(self.0.typed(&event)?),
                 EVENT_TESTENV => Change::Testenv(self.0.typed(&event)?),
                 EVENT_HOST => Change::Host(self.0.typed(&event)?),
+                EVENT_ITEM => Change::Item(self.0.typed(&event)?),
+                EVENT_ITEM_ENDED => Change::ItemEnded(self.0.typed(&event)?),
+                EVENT_REPORT => Change::Report(self.0.typed(&event)?),
+                EVENT_RUN => Change::Run(self.0.typed(&event)?),
+                EVENT_NODE => Change::Node(self.0.typed(&event)?),
                 EVENT_GONE => Change::Gone(self.0.typed(&event)?),
                 EVENT_LAGGED => Change::Lagged(self.0.typed(&event)?),
                 _ => continue,

@@ -1,10 +1,13 @@
 //! What an input led to, beside the new state.
 
 use super::input::Subject;
+use super::view::JobView;
 use super::waiting::WaitingId;
 use crate::event::ProjectKey;
 use crate::id::{ItemId, ReportId};
 use crate::layout::PipelineName;
+use crate::time::Time;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// What one input led to.
@@ -31,7 +34,7 @@ impl Answer {
 }
 
 /// An item that left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Which.
     pub item: ItemId,
@@ -39,14 +42,27 @@ pub struct Left {
     pub pipeline: PipelineName,
     /// What it was about.
     pub subject: Subject,
+    /// Its project.
+    pub project: ProjectKey,
+    /// The change's title; empty for refs and branches.
+    pub title: String,
+    /// The change's page; may be empty.
+    pub url: String,
+    /// Not only there to be tested on.
+    pub live: bool,
+    /// When it entered.
+    pub enqueued: Time,
     /// Why.
     pub end: End,
+    /// Its jobs, as they were when it left.
+    pub jobs: Vec<JobView>,
     /// The text of its last report; empty when nothing is told.
     pub message: String,
 }
 
 /// Why an item left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum End {
     /// All voting jobs succeeded; in a dependent pipeline it is merged too.
     Succeeded,

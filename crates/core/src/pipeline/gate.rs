@@ -295,11 +295,19 @@ impl Gate {
     pub(super) fn left(&self, item: &Item, end: End) -> Left {
         let told = self.reports.values().filter(|report| report.item == item.id);
         let last = told.max_by_key(|report| report.number);
+        let change = self.view(&item.subject);
+        let jobs = item.set.frozen.jobs.iter().enumerate();
         Left {
             item: item.id,
             pipeline: item.pipeline.clone(),
             subject: item.subject.clone(),
+            project: item.project.clone(),
+            title: change.map(|c| c.title.clone()).unwrap_or_default(),
+            url: change.map(|c| c.url.clone()).unwrap_or_default(),
+            live: item.live,
+            enqueued: item.enqueued,
             end,
+            jobs: jobs.map(|(at, frozen)| self.job_view(item, at, frozen)).collect(),
             message: last.map(|report| report.message.clone()).unwrap_or_default(),
         }
     }

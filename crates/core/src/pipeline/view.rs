@@ -12,7 +12,7 @@ use crate::event::{Change, ChangeKey};
 use crate::id::{ItemId, RunId};
 use crate::layout::{JobName, Manager, PipelineName};
 use crate::time::Time;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A pipeline.
@@ -99,7 +99,7 @@ pub struct ItemView {
 }
 
 /// A job of an item.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobView {
     /// Its name.
     pub name: JobName,
@@ -304,7 +304,7 @@ impl Gate {
         "its jobs".to_owned()
     }
 
-    fn job_view(&self, item: &Item, at: usize, frozen: &FrozenJob) -> JobView {
+    pub(super) fn job_view(&self, item: &Item, at: usize, frozen: &FrozenJob) -> JobView {
         let mut view = JobView {
             name: frozen.job.name.clone(),
             voting: frozen.job.voting,

@@ -129,6 +129,20 @@ pub enum ReportAction {
     Disabled,
 }
 
+impl ReportAction {
+    /// For people and programs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            ReportAction::Start => "start",
+            ReportAction::Success => "success",
+            ReportAction::Failure => "failure",
+            ReportAction::MergeFailure => "merge-failure",
+            ReportAction::Disabled => "disabled",
+        }
+    }
+}
+
 /// Something to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportWish {

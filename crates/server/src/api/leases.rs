@@ -146,7 +146,7 @@ async fn stream(
 /// Follow everything.
 #[utoipa::path(get, path = "/events", tag = "leases", security(("token" = ["read_only"])),
     responses((status = 200, body = String, content_type = "text/event-stream",
-        description = "events `lease`, `testenv`, `host` with the thing after its change; `gone` for a host or TE that was removed; `lagged` and the end when the reader is too slow"),
+        description = "events `lease`, `testenv`, `host` with the thing after its change; `gone` for a host, TE or node that was removed; `item` for what entered a pipeline, `item_ended` for what left, `report` for what was told, `run` after each step, `node` in a new state; `lagged` and the end when the reader is too slow"),
         (status = "default", body = ErrorBody)))]
 async fn events(State(api): State<Shared>, caller: Caller) -> Result<Response, Problem> {
     caller.may_look()?;

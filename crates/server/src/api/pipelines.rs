@@ -7,9 +7,12 @@ use crate::config::SourceConfig;
 use crate::gate::{GateParts, GateStartError};
 use crate::tasks::event::{self, Link, Standing};
 use crate::tasks::pipeline::{Ended, GateError};
+use crate::tasks::event;
+use crate::tasks::pipeline::GateError;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use serde::Deserialize;
 use std::sync::Arc;
 use toci_core::event::{
     ChangeKey, ProjectKey, ProjectName, RefName, RefUpdate, Revision, SourceName,
@@ -17,14 +20,19 @@ use toci_core::event::{
 use toci_core::id::ItemId;
 use toci_core::layout::PipelineName;
 use toci_core::pipeline::{
-    End, Input, ItemView, JobView, PipelineView, QueueView, Subject, WaitingView,
+    Input, ItemView, JobView, PipelineView, QueueView, ReportWish, Subject, WaitingView,
 };
 use toci_edge::source::SourceError;
+use toci_store::EndedFilter;
 use toci_wire::api::{
-    ChangeSource, EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, WaitingChange,
+    ChangeSource, EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
 };
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+/// Items that left and are listed, unless `limit` says otherwise.
+const ENDED_LISTED: usize = 100;
 
 type Answered<T> = Result<Json<T>, Problem>;
 
@@ -88,13 +96,60 @@ async fn item(
     Ok(Json(item_of(view)))
 }
 
-/// List the items that left their pipelines lately, the newest first.
+/// Which of the items that left.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct WhichEnded {
+    /// Of this pipeline.
+    pipeline: Option<String>,
+    /// Of this project.
+    project: Option<String>,
+    /// Of this change: `[SOURCE:]NUMBER[,PATCHSET]`.
+    change: Option<String>,
+    /// That ended so: `succeeded`, `failed`, ...
+    result: Option<String>,
+    /// That left before this one, an id: the next page.
+    before: Option<String>,
+    /// So many at most: 1 to 1000; 100 unless it is said.
+    limit: Option<usize>,
+}
+
+impl WhichEnded {
+    fn filter(self) -> Result<EndedFilter, Problem> {
+        let mut filter = EndedFilter {
+            pipeline: self.pipeline.unwrap_or_default(),
+            project: self.project.unwrap_or_default(),
+            ended_as: self.result.unwrap_or_default().replace('_', "-"),
+            limit: self.limit.unwrap_or(ENDED_LISTED),
+            ..EndedFilter::default()
+        };
+        if let Some(text) = &self.change {
+            let (source, rest) = text.split_once(':').unwrap_or(("", text));
+            let (number, patchset) = rest.split_once(',').unwrap_or((rest, ""));
+            filter.number = number.parse().map_err(|_| bad(format!("`{text}` is no change")))?;
+            (filter.source, filter.patchset) = (source.to_owned(), patchset.to_owned());
+        }
+        if let Some(text) = &self.before {
+            let id = text.parse().map_err(|_| bad(format!("`{text}` is no item's id")))?;
+            filter.before = Some(id);
+        }
+        Ok(filter)
+    }
+}
+
+/// List the items that left their pipelines, the newest first, page by page.
 #[utoipa::path(get, path = "/ended-items", tag = "pipelines", security(("token" = ["read_only"])),
+    params(WhichEnded),
     responses((status = 200, body = Vec<EndedItem>), (status = "default", body = ErrorBody)))]
-async fn ended(State(api): State<Shared>, caller: Caller) -> Answered<Vec<EndedItem>> {
+async fn ended(
+    State(api): State<Shared>,
+    caller: Caller,
+    Query(which): Query<WhichEnded>,
+) -> Answered<Vec<EndedItem>> {
     caller.may_look()?;
-    let ended = gate(&api)?.gate.ended().await?;
-    Ok(Json(ended.iter().map(|e| ended_item(e)).collect()))
+    let ended = gate(&api)?.gate.ended(&which.filter()?).await?;
+    Ok(Json(ended.iter().map(ended_item).collect()))
 }
 
 /// Put a change or a ref into a pipeline, whatever its triggers and requirements say.
@@ -317,7 +372,7 @@ fn queue(view: QueueView) -> PipelineQueue {
     PipelineQueue { name: view.name, window: view.window, items }
 }
 
-fn item_of(view: ItemView) -> PipelineItem {
+pub(super) fn item_of(view: ItemView) -> PipelineItem {
     let change = view.change;
     PipelineItem {
         id: view.id.to_string(),
@@ -370,14 +425,30 @@ fn source_of(name: &SourceName, kind: &str, standing: Standing) -> ChangeSource 
     }
 }
 
-fn ended_item(ended: &Ended) -> EndedItem {
+pub(super) fn ended_item(ended: &toci_store::EndedItem) -> EndedItem {
+    let left = &ended.left;
     EndedItem {
-        id: ended.left.item.to_string(),
-        pipeline: ended.left.pipeline.0.clone(),
-        subject: subject(&ended.left.subject),
-        end: end_word(ended.left.end).to_owned(),
+        id: left.item.to_string(),
+        pipeline: left.pipeline.0.clone(),
+        project: left.project.name.to_string(),
+        subject: subject(&left.subject),
+        title: left.title.clone(),
+        url: left.url.clone(),
+        end: left.end.word().replace('-', "_"),
+        enqueued_us: left.enqueued.0,
         ended_us: ended.at.0,
-        message: ended.left.message.clone(),
+        jobs: left.jobs.iter().cloned().map(job).collect(),
+        message: left.message.clone(),
+    }
+}
+
+pub(super) fn told(report: &ReportWish) -> Report {
+    Report {
+        item: report.item.to_string(),
+        pipeline: report.pipeline.0.clone(),
+        subject: subject(&report.subject),
+        action: report.action.word().to_owned(),
+        message: report.message.clone(),
     }
 }
 
@@ -386,20 +457,5 @@ fn subject(subject: &Subject) -> String {
         Subject::Change(key) => key.to_string(),
         Subject::Ref(update) => format!("{} {}", update.reference, update.new),
         Subject::Branch { branch, .. } => branch.to_string(),
-    }
-}
-
-fn end_word(end: End) -> &'static str {
-    match end {
-        End::Succeeded => "succeeded",
-        End::Failed => "failed",
-        End::NotMerged => "not_merged",
-        End::NeededChangeFailed => "needed_change_failed",
-        End::NoJobs => "no_jobs",
-        End::Superseded => "superseded",
-        End::Abandoned => "abandoned",
-        End::Dequeued => "dequeued",
-        End::Unconfigured => "unconfigured",
-        End::NotNeeded => "not_needed",
     }
 }

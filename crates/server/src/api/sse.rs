@@ -4,6 +4,8 @@ use super::error::Problem;
 use super::state::{Shared, StreamGuard};
 use crate::auth::Identity;
 use crate::tasks::lease::Change;
+use crate::tasks::node::{NodeNews, NodePool};
+use crate::tasks::pipeline::News;
 use crate::tasks::run::{ConsoleReader, RunDesk};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -13,9 +15,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::id::{LeaseId, RunId};
+use toci_core::pipeline::ItemView;
+use toci_core::run::record::Record;
 use toci_wire::api::{
-    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE,
-    EVENT_OPERATION, EVENT_RUN, EVENT_TESTENV, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
+    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
+    EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION, EVENT_REPORT,
+    EVENT_RUN, EVENT_TESTENV, Gone, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -87,6 +92,10 @@ pub(crate) async fn lease_stream(
 
 struct ChangeSource {
     changes: broadcast::Receiver<Change>,
+    /// None on a server that only has leases.
+    gate: Option<broadcast::Receiver<News>>,
+    runs: Option<broadcast::Receiver<Arc<Record>>>,
+    nodes: Option<broadcast::Receiver<NodeNews>>,
     api: Shared,
     over: bool,
     guard: StreamGuard,
@@ -94,34 +103,80 @@ struct ChangeSource {
 
 impl Source for ChangeSource {
     async fn next(&mut self) -> Option<Event> {
-        if self.over {
-            return None;
-        }
-        let change = tokio::select! {
-            change = self.changes.recv() => change,
-            () = self.guard.ended() => return None,
-        };
-        match change {
-            Ok(Change::Lease(lease)) => event(EVENT_LEASE, &*lease),
-            Ok(Change::TestEnv(te)) => event(EVENT_TESTENV, &*te),
-            Ok(Change::Host(host)) => event(EVENT_HOST, &*host),
-            Ok(Change::Gone(gone)) => event(EVENT_GONE, &*gone),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                self.over = true;
-                self.api.metrics.streams_lagged.add(1);
-                let hint = "open the stream again and read the lists".to_owned();
-                event(EVENT_LAGGED, &Lagged { missed, hint })
+        while !self.over {
+            let news = tokio::select! {
+                change = self.changes.recv() => change.map(of_leases),
+                news = of(&mut self.gate) => news.map(of_gate),
+                run = of(&mut self.runs) => run.map(|run| event(EVENT_RUN, &super::runs::run(&run))),
+                node = of(&mut self.nodes) => node.map(of_nodes),
+                () = self.guard.ended() => return None,
+            };
+            match news {
+                Ok(Some(event)) => return Some(event),
+                Ok(None) => {}
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    self.over = true;
+                    self.api.metrics.streams_lagged.add(1);
+                    let hint = "open the stream again and read the lists".to_owned();
+                    return event(EVENT_LAGGED, &Lagged { missed, hint });
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
             }
-            Err(broadcast::error::RecvError::Closed) => None,
+        }
+        None
+    }
+}
+
+/// The next one; never, where there are none.
+async fn of<T: Clone>(
+    news: &mut Option<broadcast::Receiver<T>>,
+) -> Result<T, broadcast::error::RecvError> {
+    match news {
+        Some(news) => news.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn of_leases(change: Change) -> Option<Event> {
+    match change {
+        Change::Lease(lease) => event(EVENT_LEASE, &*lease),
+        Change::TestEnv(te) => event(EVENT_TESTENV, &*te),
+        Change::Host(host) => event(EVENT_HOST, &*host),
+        Change::Gone(gone) => event(EVENT_GONE, &*gone),
+    }
+}
+
+fn of_gate(news: News) -> Option<Event> {
+    match news {
+        News::Entered(item) => {
+            event(EVENT_ITEM, &super::pipelines::item_of(ItemView::clone(&item)))
+        }
+        News::Left(ended) => event(EVENT_ITEM_ENDED, &super::pipelines::ended_item(&ended)),
+        News::Told(report) => event(EVENT_REPORT, &super::pipelines::told(&report)),
+        News::MergedIn(..) => None,
+    }
+}
+
+fn of_nodes(news: NodeNews) -> Option<Event> {
+    match news {
+        NodeNews::Changed(node) => event(EVENT_NODE, &*node),
+        NodeNews::Gone(id) => {
+            event(EVENT_GONE, &Gone { what: "node".to_owned(), id: id.to_string() })
         }
     }
 }
 
 /// Every change from now on.
 pub(crate) fn change_stream(api: &Shared, caller: Identity) -> Response {
-    let changes = api.book.subscribe();
-    let guard = StreamGuard::new(api, caller);
-    respond(ChangeSource { changes, api: api.clone(), over: false, guard })
+    respond(ChangeSource {
+        changes: api.book.subscribe(),
+        gate: api.gate.as_ref().map(|gate| gate.gate.news()),
+        runs: api.gate.as_ref().map(|gate| gate.runs.steps()),
+        nodes: api.nodes.as_ref().map(NodePool::news),
+        api: api.clone(),
+        over: false,
+        guard: StreamGuard::new(api, caller),
+    })
 }
 
 struct HostSource {

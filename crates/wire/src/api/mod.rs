@@ -26,12 +26,13 @@ pub use node::{
     Autohold, AutoholdRequest, ImageState, Node, NodeHold, NodeImage, NodeState, Provider,
 };
 pub use pipeline::{
-    ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, WaitingChange,
+    ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
 };
 pub use run::{ConsoleText, EVENT_CONSOLE, EVENT_RUN, Run, RunState, RunTrouble};
 pub use stream::{
-    EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_LAGGED, EVENT_LEASE, EVENT_OPERATION,
-    EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES, STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
+    EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM, EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE,
+    EVENT_NODE, EVENT_OPERATION, EVENT_REPORT, EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES,
+    STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
 };
 pub use testenv::{
     Connection, Host, HostStatus, ImagePushed, MachineState, PowerAction, PowerRequest, Quarantine,

@@ -7,7 +7,8 @@
 //! POST /pipelines/{pipeline}/dequeue  PipelineOrder -> 204    operator
 //! POST /pipelines/{pipeline}/promote  Promote -> 204          operator
 //! GET  /items/{id}                    -> PipelineItem         read-only
-//! GET  /ended-items                   -> [EndedItem]          read-only, the newest first
+//! GET  /ended-items?pipeline&project&change&result&before&limit
+//!                                     -> [EndedItem]          read-only, the newest first, page by page
 //! POST /reconfigure                   -> 204                  operator: reads the layout anew
 //! GET  /sources                       -> [ChangeSource]       read-only: whether each is heard, and since when
 //! POST /sources/{source}/poke         -> 204                  client: there is news, look at once
@@ -171,8 +172,18 @@ pub struct EndedItem {
     pub id: String,
     /// Of which pipeline.
     pub pipeline: String,
+    /// Its project.
+    pub project: String,
     /// As of a [`PipelineItem`].
     pub subject: String,
+    /// The change's title; empty for refs and timers.
+    pub title: String,
+    /// For people; may be empty.
+    pub url: String,
+    /// When it entered.
+    pub enqueued_us: i64,
+    /// Its jobs, as they were when it left.
+    pub jobs: Vec<PipelineJob>,
     /// `succeeded`, `failed`, `not_merged`, `needed_change_failed`, `no_jobs`, `superseded`, `abandoned`, `dequeued`,
     /// `unconfigured`, `not_needed`.
     pub end: String,
@@ -201,4 +212,36 @@ pub struct ChangeSource {
     pub malformed: u64,
     /// The last of it; empty when there was none.
     pub last_malformed: String,
+}
+
+/// Which items that left are listed; empty: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndedQuery {
+    /// Of this pipeline.
+    pub pipeline: Option<String>,
+    /// Of this project.
+    pub project: Option<String>,
+    /// Of this change: `[SOURCE:]NUMBER[,PATCHSET]`.
+    pub change: Option<String>,
+    /// That ended so, as [`EndedItem::end`] says it.
+    pub result: Option<String>,
+    /// That left before this one: the next page.
+    pub before: Option<String>,
+    /// So many at most.
+    pub limit: Option<usize>,
+}
+
+/// A report that was delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Report {
+    /// Of which item; 32 hex digits.
+    pub item: String,
+    /// Of which pipeline.
+    pub pipeline: String,
+    /// As of a [`PipelineItem`].
+    pub subject: String,
+    /// `start`, `success`, `failure`, `merge-failure`, `disabled`.
+    pub action: String,
+    /// What was told.
+    pub message: String,
 }

@@ -4,6 +4,11 @@
 //! |-----------------------|-------------|----------------------------------------|
 //! | `/leases/{id}/stream` | `lease`     | `Lease`, first the present state        |
 //! | `/events`             | `lease`, `testenv`, `host` | the thing after the change |
+//! | `/events`             | `item`      | `PipelineItem` that entered             |
+//! | `/events`             | `item_ended` | `EndedItem` that left                  |
+//! | `/events`             | `report`    | `Report` that was delivered             |
+//! | `/events`             | `run`       | `Run` after each step, its end included |
+//! | `/events`             | `node`      | `Node` in a new state                   |
 //! | `/events`             | `gone`      | `Gone`: a host or TE that was removed   |
 //! | both                  | `lagged`    | `Lagged`: the reader was too slow; the stream ends, read again |
 //! | `/hosts/{h}/stream`   | `desired`, `operation` | `HostDesired`, `Operation`   |
@@ -36,6 +41,15 @@ pub const EVENT_LAGGED: &str = "lagged";
 pub const EVENT_DESIRED: &str = "desired";
 /// Event name of an `Operation`.
 pub const EVENT_OPERATION: &str = "operation";
+
+/// Event name of a `PipelineItem` that entered.
+pub const EVENT_ITEM: &str = "item";
+/// Event name of an `EndedItem`.
+pub const EVENT_ITEM_ENDED: &str = "item_ended";
+/// Event name of a `Report`.
+pub const EVENT_REPORT: &str = "report";
+/// Event name of a `Node`.
+pub const EVENT_NODE: &str = "node";
 
 /// A host or TE that is no longer known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -225,7 +225,7 @@ pub(crate) async fn follow_merges(gate: GateHandle, sources: Sources) {
     loop {
         let (pipeline, project) = match news.recv().await {
             Ok(News::MergedIn(pipeline, project)) => (pipeline, project),
-            Ok(News::Left(_)) => continue,
+            Ok(News::Entered(_) | News::Left(_) | News::Told(_)) => continue,
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "merges were passed over");
                 continue;

@@ -17,7 +17,10 @@ use toci_edge::node::Session;
 use toci_edge::provider::Provider;
 use toci_store::{Store, StoreError};
 use toci_wire::api;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// News that a slow follower may be behind before it misses some.
+const NEWS_MAX: usize = 1024;
 
 /// What a pool is made of.
 #[derive(Debug)]
@@ -72,6 +75,16 @@ pub struct NodeHandle {
 #[derive(Clone, Debug)]
 pub struct NodePool {
     commands: mpsc::Sender<Command>,
+    news: broadcast::Sender<NodeNews>,
+}
+
+/// What happens to nodes.
+#[derive(Clone, Debug)]
+pub enum NodeNews {
+    /// A node after its change.
+    Changed(Arc<api::Node>),
+    /// One that is no longer known.
+    Gone(NodeId),
 }
 
 impl NodePool {
@@ -87,9 +100,16 @@ impl NodePool {
         }
         let pool = Pool::load(rows, parts.settings, parts.policy, clock.now());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let state = State::new(pool, clock, store, parts.providers);
+        let news = broadcast::Sender::new(NEWS_MAX);
+        let state = State::new(pool, clock, store, parts.providers, news.clone());
         tokio::spawn(state.run(receiver));
-        Ok(NodePool { commands })
+        Ok(NodePool { commands, news })
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn news(&self) -> broadcast::Receiver<NodeNews> {
+        self.news.subscribe()
     }
 
     /// Waits until the nodes are there. Dropping the future withdraws the wish.

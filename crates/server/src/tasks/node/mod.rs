@@ -23,7 +23,7 @@ mod view;
 mod tests;
 
 pub use error::NodeError;
-pub use handle::{NodeHandle, NodePool, NodeRequest, PoolParts};
+pub use handle::{NodeHandle, NodeNews, NodePool, NodeRequest, PoolParts};
 
 /// Where a node notes that it was used.
 pub const GUARD: &str = "/var/tmp/toci/already-used";

@@ -1,7 +1,7 @@
 //! The loop of the node task: events in, rows on disk, then answers and jobs.
 
 use super::error::NodeError;
-use super::handle::NodeHandle;
+use super::handle::{NodeHandle, NodeNews};
 use super::job::{Done, Jobs};
 use super::{BATCH_MAX, COMMANDS_MAX};
 use crate::clock::Clock;
@@ -13,7 +13,7 @@ use toci_core::node::{Changes, Event, Node, NodeState, Outcome, Pool, Request};
 use toci_core::refused::Refused;
 use toci_edge::provider::{Machine, Provider};
 use toci_store::{NodeBatch, Store, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// How often the task looks at what time alone does.
@@ -49,6 +49,7 @@ pub(super) struct State {
     /// Served, but the way to some node is not known again yet.
     served: BTreeMap<RunId, Vec<NodeId>>,
     watches: HashMap<NodeId, watch::Sender<bool>>,
+    news: broadcast::Sender<NodeNews>,
 }
 
 /// What a round has to answer.
@@ -65,6 +66,7 @@ impl State {
         clock: Clock,
         store: Store,
         providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
+        news: broadcast::Sender<NodeNews>,
     ) -> State {
         let (sender, done) = mpsc::channel(COMMANDS_MAX);
         State {
@@ -79,6 +81,7 @@ impl State {
             takers: HashMap::new(),
             served: BTreeMap::new(),
             watches: HashMap::new(),
+            news,
         }
     }
 
@@ -234,8 +237,13 @@ impl State {
 
     fn let_out(&mut self, replies: Replies) {
         let changes = std::mem::take(&mut self.unwritten);
+        // Nobody may follow any of the news.
+        for node in changes.nodes.iter().filter_map(|id| self.node(*id)) {
+            let _ = self.news.send(NodeNews::Changed(Arc::new(node)));
+        }
         for id in &changes.gone {
             self.machines.remove(id);
+            let _ = self.news.send(NodeNews::Gone(*id));
         }
         for (run, outcome) in changes.outcomes {
             match outcome {

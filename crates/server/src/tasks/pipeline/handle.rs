@@ -1,21 +1,29 @@
 //! The handle by which everybody else reaches the gate.
 
 use super::run::{Command, State};
+use crate::clock::now;
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::event::{ChangeKey, ProjectKey, SourceName};
 use toci_core::layout::{Layout, PipelineName};
-use toci_core::pipeline::{Answer, Gate, Input, ItemView, Left, PipelineView, Policy, Wanted};
+use toci_core::pipeline::{
+    Answer, Gate, Input, ItemView, PipelineView, Policy, ReportWish, Wanted,
+};
 use toci_core::refused::Refused;
-use toci_store::{Store, StoreError};
+use toci_core::time::Time;
+use toci_store::{EndedFilter, EndedItem, Store, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Inputs that wait for the task at most; beyond that callers wait.
 const COMMANDS_MAX: usize = 1024;
 /// Inputs of one transaction at most.
 pub(super) const BATCH_MAX: usize = 256;
-/// Ends of items that are remembered for people, the newest ones.
-pub const ENDED_MAX: usize = 500;
+/// Items that left are remembered for so long.
+const ENDED_KEPT: Duration = Duration::from_secs(180 * 24 * 3600);
+/// Items that left and are remembered at most, the newest ones.
+const ENDED_KEPT_MAX: usize = 200_000;
+/// How often those beyond that are forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// News that a slow follower may be behind before it misses some.
 const NEWS_MAX: usize = 1024;
 /// Pause before an input is sent again that could not be written.
@@ -41,24 +49,20 @@ pub type Cursor = (SourceName, String, String);
 /// What happened in the gate, for whoever follows it.
 #[derive(Clone, Debug)]
 pub enum News {
+    /// An item entered.
+    Entered(Arc<ItemView>),
     /// An item left.
-    Left(Arc<Ended>),
+    Left(Arc<EndedItem>),
+    /// A report was delivered.
+    Told(Arc<ReportWish>),
     /// A pipeline listens to merges, and a change of this project merged in this one.
     MergedIn(PipelineName, ProjectKey),
-}
-
-/// An item that left, for people.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// Which, and why.
-    pub left: Left,
-    /// When.
-    pub at: toci_core::time::Time,
 }
 
 /// A handle to the gate; clones are cheap. The task behind it ends when all are dropped.
 #[derive(Clone, Debug)]
 pub struct GateHandle {
+    store: Store,
     commands: mpsc::Sender<Command>,
     wanted: watch::Receiver<Arc<Wanted>>,
     news: broadcast::Sender<News>,
@@ -75,10 +79,10 @@ impl GateHandle {
         let gate = Gate::load(Arc::clone(&layout), policy.clone(), rows);
         let (publish, wanted) = watch::channel(Arc::new(Wanted::default()));
         let news = broadcast::Sender::new(NEWS_MAX);
-        let state = State::new(gate, layout, policy, store, publish, news.clone());
+        let state = State::new(gate, layout, policy, store.clone(), publish, news.clone());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(state.run(receiver));
-        Ok(GateHandle { commands, wanted, news })
+        Ok(GateHandle { store, commands, wanted, news })
     }
 
     /// Takes an input; it is on disk when this returns.
@@ -140,9 +144,20 @@ impl GateHandle {
         self.look(|state| state.gate.waiting_changes()).await
     }
 
-    /// The newest ends, the last one first.
-    pub async fn ended(&self) -> Result<Vec<Arc<Ended>>, GateError> {
-        self.look(|state| state.ended.iter().rev().cloned().collect()).await
+    /// Items that left, the newest first.
+    pub async fn ended(&self, filter: &EndedFilter) -> Result<Vec<EndedItem>, GateError> {
+        self.store.ended_items(filter).await.map_err(|error| GateError::Failed(Arc::new(error)))
+    }
+
+    /// Forgets what left long ago, until it is dropped.
+    pub(crate) async fn forget_ended(self) {
+        loop {
+            let before = Time(now().0.saturating_sub(Time(0).after(ENDED_KEPT).0));
+            if let Err(error) = self.store.prune_ended_items(before, ENDED_KEPT_MAX).await {
+                tracing::warn!(error = ?error, "items that left long ago could not be forgotten");
+            }
+            tokio::time::sleep(PRUNE_EVERY).await;
+        }
     }
 
     /// The layout in use.

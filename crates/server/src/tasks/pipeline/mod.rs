@@ -7,4 +7,4 @@ mod handle;
 pub(crate) mod merge;
 mod run;
 
-pub use handle::{Cursor, ENDED_MAX, Ended, GateError, GateHandle, News};
+pub use handle::{Cursor, GateError, GateHandle, News};

@@ -1,14 +1,13 @@
 //! The loop of the pipeline task: batch, apply, commit, tell.
 
-use super::handle::{BATCH_MAX, Cursor, ENDED_MAX, Ended, GateError, News};
+use super::handle::{BATCH_MAX, Cursor, GateError, News};
 use crate::clock::now;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::layout::Layout;
-use toci_core::pipeline::{Answer, Gate, Input, Policy, Wanted};
+use toci_core::pipeline::{Answer, Gate, Input, Policy, ReportOutcome, ReportWish, Wanted};
 use toci_core::time::Time;
-use toci_store::{GateBatch, Store, StoreError};
+use toci_store::{EndedItem, GateBatch, Store, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// The gate is ticked at least so often.
@@ -28,11 +27,12 @@ pub(super) enum Command {
 pub(super) struct State {
     pub(super) gate: Gate,
     pub(super) layout: Arc<Layout>,
-    pub(super) ended: VecDeque<Arc<Ended>>,
     policy: Policy,
     store: Store,
     publish: watch::Sender<Arc<Wanted>>,
     news: broadcast::Sender<News>,
+    /// Reports that this batch says were delivered.
+    reported: Vec<ReportWish>,
     /// A commit failed and the gate could not be read again yet.
     broken: Option<Arc<StoreError>>,
 }
@@ -46,7 +46,7 @@ impl State {
         publish: watch::Sender<Arc<Wanted>>,
         news: broadcast::Sender<News>,
     ) -> State {
-        State { gate, layout, ended: VecDeque::new(), policy, store, publish, news, broken: None }
+        State { gate, layout, policy, store, publish, news, reported: Vec::new(), broken: None }
     }
 
     /// Runs until every handle is dropped or another server takes the book over.
@@ -96,17 +96,22 @@ impl State {
                 }
             }
         }
-        let failure = if self.broken.is_some() { None } else { self.commit(cursors).await.err() };
+        let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+        let all: Vec<Answer> = tick.iter().chain(taken).cloned().collect();
+        let left = all.iter().flat_map(|answer| &answer.left).filter(|left| left.live);
+        let ended: Vec<EndedItem> =
+            left.map(|left| EndedItem { at: now, left: left.clone() }).collect();
+        let failure = match self.broken {
+            Some(_) => None,
+            None => self.commit(cursors, ended.clone()).await.err(),
+        };
         match &failure {
             Some(failure) => {
                 self.broken = Some(Arc::clone(failure));
+                self.reported.clear();
                 self.read_again().await;
             }
-            None => {
-                let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
-                let all: Vec<Answer> = tick.iter().chain(taken).cloned().collect();
-                self.tell(&all, now);
-            }
+            None => self.tell(&all, ended),
         }
         for (reply, answer) in answers {
             let answer = match (&failure, answer) {
@@ -129,15 +134,31 @@ impl State {
         if let Some(failure) = &self.broken {
             return Err(GateError::Failed(Arc::clone(failure)));
         }
+        let told = self.told(&input);
         if let Input::Layout(layout) = &input {
             self.layout = Arc::clone(layout);
         }
-        Ok(self.gate.on(input, now, &mut fresh)?)
+        let answer = self.gate.on(input, now, &mut fresh)?;
+        self.reported.extend(told);
+        Ok(answer)
     }
 
-    async fn commit(&mut self, cursors: Vec<Cursor>) -> Result<(), Arc<StoreError>> {
+    /// A report that is delivered with this input.
+    fn told(&self, input: &Input) -> Option<ReportWish> {
+        let Input::Report { report, outcome: ReportOutcome::Done { .. } } = input else {
+            return None;
+        };
+        let wanted = self.publish.borrow();
+        wanted.reports.iter().find(|wish| wish.report == *report).cloned()
+    }
+
+    async fn commit(
+        &mut self,
+        cursors: Vec<Cursor>,
+        ended: Vec<EndedItem>,
+    ) -> Result<(), Arc<StoreError>> {
         let changes = self.gate.take_changes();
-        if changes.is_empty() && cursors.is_empty() {
+        if changes.is_empty() && cursors.is_empty() && ended.is_empty() {
             return Ok(());
         }
         let batch = GateBatch {
@@ -148,6 +169,7 @@ impl State {
             waiting: changes.waiting.iter().filter_map(|id| self.gate.waiting_row(id)).collect(),
             removed_waiting: changes.removed_waiting.into_iter().collect(),
             state: changes.state.then(|| self.gate.state_row()),
+            ended,
             cursors,
         };
         self.store.commit_gate(&batch).await.map_err(|error| {
@@ -157,7 +179,7 @@ impl State {
     }
 
     /// After a commit: what is wanted now, and what happened.
-    fn tell(&mut self, answers: &[Answer], now: Time) {
+    fn tell(&mut self, answers: &[Answer], ended: Vec<EndedItem>) {
         let wanted = self.gate.wanted();
         self.publish.send_if_modified(|known| {
             let news = **known != wanted;
@@ -170,19 +192,21 @@ impl State {
             for note in &answer.notes {
                 tracing::info!(code = note.code, pipeline = ?note.pipeline, "{}", note.text);
             }
-            for left in &answer.left {
-                tracing::info!(item = %left.item, pipeline = %left.pipeline, end = ?left.end, "an item left");
-                let ended = Arc::new(Ended { left: left.clone(), at: now });
-                if self.ended.len() >= ENDED_MAX {
-                    self.ended.pop_front();
-                }
-                self.ended.push_back(Arc::clone(&ended));
-                // Nobody may follow.
-                let _ = self.news.send(News::Left(ended));
+            // Nobody may follow any of the news.
+            for item in answer.entered.iter().filter_map(|id| self.gate.item_view(*id)) {
+                let _ = self.news.send(News::Entered(Arc::new(item)));
             }
             for (pipeline, project) in &answer.merged_in {
                 let _ = self.news.send(News::MergedIn(pipeline.clone(), project.clone()));
             }
+        }
+        for report in std::mem::take(&mut self.reported) {
+            let _ = self.news.send(News::Told(Arc::new(report)));
+        }
+        for one in ended {
+            let left = &one.left;
+            tracing::info!(item = %left.item, pipeline = %left.pipeline, end = left.end.word(), "an item left");
+            let _ = self.news.send(News::Left(Arc::new(one)));
         }
     }
 

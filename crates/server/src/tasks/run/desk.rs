@@ -22,10 +22,12 @@ use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish, Wanted};
 use toci_core::run::record::Record;
 use toci_edge::git::Mirrors;
 use toci_store::{Store, StoreError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
+/// Steps of runs that a slow follower may be behind before it misses some.
+const STEPS_MAX: usize = 1024;
 /// Ends of runs that wait for the desk at most.
 const ENDS_MAX: usize = 256;
 
@@ -82,6 +84,7 @@ impl Parts {
 pub struct RunDesk {
     parts: Arc<Parts>,
     table: Arc<Mutex<Table>>,
+    steps: broadcast::Sender<Arc<Record>>,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +122,11 @@ impl RunDesk {
         news: News,
     ) -> Result<RunDesk, StoreError> {
         let left = parts.store.live_runs().await?;
-        let desk = RunDesk { parts: Arc::new(parts), table: Arc::default() };
+        let desk = RunDesk {
+            parts: Arc::new(parts),
+            table: Arc::default(),
+            steps: broadcast::Sender::new(STEPS_MAX),
+        };
         recover::release_leases(&desk.parts).await;
         let (ends, ended) = mpsc::channel(ENDS_MAX);
         for record in left {
@@ -144,6 +151,13 @@ impl RunDesk {
         let (view, seen) = watch::channel(Arc::new(record));
         let (order, ordered) = watch::channel(Order::Go);
         let (marks, marked) = watch::channel(Mark::default());
+        let (mut step, steps) = (seen.clone(), self.steps.clone());
+        tokio::spawn(async move {
+            while step.changed().await.is_ok() {
+                // Nobody may follow.
+                let _ = steps.send(step.borrow_and_update().clone());
+            }
+        });
         let known = Known { view: seen, order, marks: marked, over: false };
         self.table().known.insert(id, known);
         (view, ordered, marks)
@@ -250,6 +264,12 @@ impl RunDesk {
     #[must_use]
     pub fn watch(&self, id: RunId) -> Option<watch::Receiver<Arc<Record>>> {
         self.table().known.get(&id).map(|k| k.view.clone())
+    }
+
+    /// Follows every step of every run from now on.
+    #[must_use]
+    pub fn steps(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.steps.subscribe()
     }
 
     /// Stops a run; says whether there is one that is not over.
