@@ -2,7 +2,7 @@
 
 use super::fields::{Findings, Map, text};
 use super::tree::{Kind, Mark, Node};
-use super::values::{compile, duration, pairs, pattern, patterns};
+use super::values::{compile, duration, folder_name, pairs, pattern, patterns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use toci_core::event::ProjectKey;
@@ -70,6 +70,10 @@ pub(super) struct Definition {
 pub(super) fn read(node: &Node, found: &mut Findings) -> Option<Definition> {
     let map = Map::of(node, "jobs", found)?;
     let name = map.needed("name", found)?;
+    if !name.starts_with('^') {
+        let mark = map.get("name").map_or(node.mark, |n| n.mark);
+        folder_name("a job", &name, mark, "jobs", found);
+    }
     let map = Map { path: format!("job {name}"), ..map };
     map.known(KEYS, found);
     for (key, instead) in [

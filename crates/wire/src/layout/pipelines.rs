@@ -3,7 +3,7 @@
 use super::actions;
 use super::fields::{Findings, Map, nearest, text};
 use super::tree::{Mark, Node};
-use super::values::{event_votes, patterns, requirements, rules};
+use super::values::{event_votes, folder_name, patterns, requirements, rules};
 use toci_core::event::{Cron, EventKind, SourceName};
 use toci_core::layout::{
     Growth, Manager, Messages, Pipeline, PipelineName, Precedence, Trigger, TriggerFilter, Window,
@@ -74,6 +74,8 @@ pub(super) fn read(
 ) -> Option<(Pipeline, Mark)> {
     let map = Map::of(node, "pipelines", found)?;
     let name = map.needed("name", found)?;
+    let mark = map.get("name").map_or(node.mark, |n| n.mark);
+    folder_name("a pipeline", &name, mark, "pipelines", found);
     let map = Map { path: format!("pipeline {name}"), ..map };
     map.known(KEYS, found);
     let source = match map.text("source", found) {

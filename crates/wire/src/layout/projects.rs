@@ -2,6 +2,7 @@
 
 use super::fields::{Findings, Map, text};
 use super::tree::{Kind, Mark, Node};
+use super::values::folder_name;
 use std::collections::BTreeMap;
 use toci_core::event::{ProjectKey, ProjectName, SourceName};
 use toci_core::layout::{JobName, JobTree, MergeMode, Pipeline, PipelineName, Project};
@@ -212,6 +213,7 @@ pub(super) fn job_tree(
         Kind::Null => {}
         Kind::Scalar { text, .. } => {
             let name = filled(text, node.mark, path, values, found);
+            folder_name("a job", &name, node.mark, path, found);
             tree.jobs.push((JobName(name), JobTree::default()));
         }
         Kind::List(items) => {
@@ -222,6 +224,7 @@ pub(super) fn job_tree(
         Kind::Map(entries) => {
             for (key, mark, children) in entries {
                 let name = filled(key, *mark, path, values, found);
+                folder_name("a job", &name, *mark, path, found);
                 tree.jobs.push((JobName(name), job_tree(children, path, values, found)));
             }
         }

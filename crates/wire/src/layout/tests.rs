@@ -398,3 +398,47 @@ projects: [{name: a, source: gerrit, check: [j]}, {name: a, source: local, check
     assert!(read("l", &odd, &name("gerrit")).errors.is_empty(), "offline, others may exist");
     assert!(read_for("l", text, &[]).layout.is_none());
 }
+
+#[test]
+fn names_that_would_leave_their_folder_are_refused_where_they_stand() {
+    let long = "j".repeat(129);
+    let text = format!(
+        "pipelines:
+  - name: a/b
+    manager: independent
+  - {{name: check, manager: independent}}
+jobs:
+  - name: ../../etc
+  - name: \"x\\ty\"
+  - name: ^a/.*$
+  - name: with a blank
+project-templates:
+  - name: t
+    check: ['{{name}}-{{kind}}']
+projects:
+  - name: org/good
+    template: [{{name: t, kind: up/down}}]
+    check:
+      - ..: [{long}]
+"
+    );
+    let found = read("layout.yaml", &text, &source());
+    let places: Vec<(_, String)> = found
+        .errors
+        .iter()
+        .filter(|error| error.what.contains("becomes part of paths"))
+        .map(|error| {
+            (error.mark.line, error.what.split('`').nth(1).unwrap().chars().take(12).collect())
+        })
+        .collect();
+    let expected = [
+        (2, "a/b"),
+        (6, "../../etc"),
+        (7, "x\\ty"),
+        (12, "good-up/down"),
+        (17, ".."),
+        (17, &long[..12]),
+    ];
+    let expected = expected.map(|(line, name)| (line, name.to_owned()));
+    assert_eq!(places, expected, "{:#?}", found.errors);
+}

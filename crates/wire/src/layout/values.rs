@@ -6,6 +6,26 @@ use std::time::Duration;
 use toci_core::event::normal_label;
 use toci_core::layout::{ApprovalRule, Pattern, Requirements};
 
+/// Longest name of a job or a pipeline, in bytes.
+const NAME_MAX_BYTES: usize = 128;
+
+/// Names of jobs and pipelines become folders of logs and workspaces: what could leave its folder is refused. Zuul 2 took
+/// any text, but its jobs were Jenkins', which has the same rule.
+pub(super) fn folder_name(what: &str, name: &str, mark: Mark, path: &str, found: &mut Findings) {
+    let bad = |c: char| c.is_control() || matches!(c, '/' | '\\');
+    let good = (1..=NAME_MAX_BYTES).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.chars().any(bad);
+    if !good {
+        let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+        let wrong = format!("`{shown}` cannot be {what}'s name: it becomes part of paths");
+        let expected = format!(
+            "1 to {NAME_MAX_BYTES} bytes without `/`, `\\` and control characters, and not `.` or `..`"
+        );
+        found.error(mark, path, wrong, expected);
+    }
+}
+
 /// Patterns of one value or a list.
 pub(super) fn patterns(map: &Map<'_>, keys: &[&str], found: &mut Findings) -> Vec<Pattern> {
     map.several(keys).into_iter().filter_map(|node| pattern(node, keys[0], found)).collect()
