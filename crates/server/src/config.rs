@@ -19,7 +19,7 @@ use crate::broker::{
 };
 use crate::lockenv::LockenvOptions;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,6 +81,28 @@ pub struct ServerConfig {
     pub webhook: WebhookConfig,
     /// The run stage.
     pub run: RunConfig,
+    /// Where all this was read, to read it again.
+    pub origin: Origin,
+}
+
+/// Where settings were read.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    file: Option<PathBuf>,
+    flags: Overrides,
+    sections: toml::Table,
+}
+
+impl Origin {
+    /// Reads the settings again. Answers with them the names of the sections that are not as they were.
+    pub fn read_again(&self) -> Result<(ServerConfig, Vec<String>), ConfigError> {
+        let config = ServerConfig::load(self.file.as_deref(), self.flags.clone())?;
+        let (old, new) = (&self.sections, &config.origin.sections);
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+        let changed = changed.cloned().collect();
+        Ok((config, changed))
+    }
 }
 
 /// Settings of the API.
@@ -235,7 +257,9 @@ impl ServerConfig {
             None => ("the command line".to_owned(), String::new()),
         };
         let parsed: File = toml::from_str(&text).map_err(|e| place(&name, &text, &e))?;
-        filled_in(&name, parsed, flags)
+        let sections = toml::from_str(&text).map_err(|e| place(&name, &text, &e))?;
+        let origin = Origin { file: file.map(Path::to_owned), flags: flags.clone(), sections };
+        Ok(ServerConfig { origin, ..filled_in(&name, parsed, flags)? })
     }
 }
 
@@ -307,6 +331,7 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
         smtp,
         webhook,
         run,
+        origin: Origin::default(),
     })
 }
 

@@ -151,7 +151,7 @@ impl GateParts {
         let layout = Arc::new(layout);
         self.gate.submit(Input::Layout(Arc::clone(&layout))).await?;
         self.sources.watch(&layout);
-        tracing::info!("the layout is read anew");
+        tracing::info!(file = %self.config.layout.display(), "the layout is read anew");
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use crate::api::{Api, Relay, router};
 use crate::auth::{Auth, TokenError};
 use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
-use crate::config::{GateConfig, GearmanConfig, NodeConfig, ServerConfig};
+use crate::config::{GateConfig, GearmanConfig, NodeConfig, Origin, ServerConfig};
 use crate::gate::{GateParts, GateStartError, Neighbours};
 use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
@@ -12,6 +12,7 @@ use crate::tasks::lease::{BookError, LeaseBook};
 use crate::tasks::log::{LogError, LogStore};
 use crate::tasks::node::NodePool;
 use crate::tasks::run::Collection;
+use futures_util::future::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -107,23 +108,36 @@ pub struct Running {
     pub admin_token_file: PathBuf,
     book: LeaseBook,
     store: Store,
+    gate: Option<Arc<GateParts>>,
     stopping: watch::Sender<bool>,
     http: JoinHandle<()>,
     lockenv: Option<JoinHandle<()>>,
     broker: Option<BrokerServer>,
 }
 
-/// Runs the server until SIGTERM or SIGINT.
+/// Runs the server until SIGTERM or SIGINT, which end it at once, or SIGUSR1, which ends it when what runs is over. In
+/// each case queues and what waits stay in the store, and the next server goes on with them. SIGHUP reads settings and
+/// layout anew.
 pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signal)?;
+    let on = |kind| signal(kind).map_err(ServerError::Signal);
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut graceful = on(SignalKind::user_defined1())?;
+    let mut hangup = on(SignalKind::hangup())?;
     let tls = config.api.tls.is_some();
+    let origin = config.origin.clone();
     let mut running = start(config).await?;
     running.announce(tls);
-    let ended = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        error = running.ended() => Err(error),
+    let mut drained: Option<BoxFuture<'static, ()>> = None;
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = graceful.recv(), if drained.is_none() => drained = Some(running.drain()),
+            () = all_over(&mut drained) => break Ok(()),
+            _ = hangup.recv() => running.read_again(&origin).await,
+            error = running.ended() => break Err(error),
+        }
     };
     tracing::info!("stopping");
     let stopped = running.stop().await;
@@ -197,6 +211,7 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
         admin_token_file,
         book,
         store,
+        gate,
         stopping,
         http,
         lockenv,
@@ -249,6 +264,48 @@ async fn listen(config: &mut ServerConfig) -> Result<Listeners, ListenError> {
 }
 
 impl Running {
+    /// Begins no more runs; the answer is done when those that have begun are over. Says on stderr how many are left.
+    fn drain(&self) -> BoxFuture<'static, ()> {
+        use std::io::Write;
+        let gate = self.gate.clone();
+        Box::pin(async move {
+            let Some(gate) = gate else { return };
+            let tell = |left| {
+                let line = match left {
+                    0 => "toci server: no run is left; exiting".to_owned(),
+                    left => format!("toci server: exiting when {left} runs are over"),
+                };
+                tracing::info!(left, "exiting when what runs is over");
+                // A closed stderr is no reason not to go on.
+                let _ = writeln!(io::stderr(), "{line}");
+            };
+            gate.runs.drain(tell).await;
+        })
+    }
+
+    /// Settings and layout anew. What is wrong changes nothing, and is told.
+    async fn read_again(&self, origin: &Origin) {
+        match origin.read_again() {
+            Ok((_, changed)) if changed.is_empty() => {}
+            Ok((_, changed)) => tracing::warn!(
+                sections = changed.join(", "),
+                "these settings have changed; they take effect at the next start"
+            ),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    error,
+                    "the settings are wrong; those that were read at the start stay"
+                );
+            }
+        }
+        let Some(gate) = &self.gate else { return };
+        if let Err(error) = gate.reconfigure().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the layout is not read anew; the old one stays in use");
+        }
+    }
+
     /// Says on stderr, for whoever waits for it, that the server serves and where.
     fn announce(&self, tls: bool) {
         use std::io::Write;
@@ -294,6 +351,14 @@ impl Running {
         };
         self.store.close().await;
         stopped
+    }
+}
+
+/// Never, unless it is waited for.
+async fn all_over(drained: &mut Option<BoxFuture<'static, ()>>) {
+    match drained {
+        Some(drained) => drained.await,
+        None => std::future::pending().await,
     }
 }
 

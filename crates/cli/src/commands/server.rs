@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use toci_core::chain::Chain;
 use toci_server::{Overrides, ServerConfig};
 
-/// Runs the control plane until SIGTERM or SIGINT.
+/// Runs the control plane until a signal ends it.
 pub(super) fn run(args: ServerArgs) -> Result<ExitCode> {
     let flags = Overrides {
         state: args.state,

@@ -22,7 +22,7 @@ use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish, Wanted};
 use toci_core::run::record::Record;
 use toci_edge::git::Mirrors;
 use toci_store::{Store, StoreError};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
@@ -85,10 +85,14 @@ pub struct RunDesk {
     parts: Arc<Parts>,
     table: Arc<Mutex<Table>>,
     steps: broadcast::Sender<Arc<Record>>,
+    /// Some run's end was told.
+    settled: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
+    /// The server ends when what has begun is over; nothing else begins.
+    draining: bool,
     known: BTreeMap<RunId, Known>,
     troubles: Troubles,
 }
@@ -126,6 +130,7 @@ impl RunDesk {
             parts: Arc::new(parts),
             table: Arc::default(),
             steps: broadcast::Sender::new(STEPS_MAX),
+            settled: Arc::default(),
         };
         recover::release_leases(&desk.parts).await;
         let (ends, ended) = mpsc::channel(ENDS_MAX);
@@ -279,7 +284,7 @@ impl RunDesk {
         match table.known.get(&id).filter(|k| k.view.borrow().result().is_none()) {
             Some(known) => {
                 known.order.send_if_modified(|order| {
-                    let go = *order == Order::Go;
+                    let go = matches!(order, Order::Go | Order::Hold);
                     if go {
                         *order = Order::Abort;
                     }
@@ -289,6 +294,41 @@ impl RunDesk {
             }
             None => false,
         }
+    }
+
+    /// Begins nothing more, and returns when what has begun is over. `tell` hears how many that are, whenever it changes.
+    /// What only waits for a node or a test environment goes on waiting under the next server.
+    pub async fn drain(&self, mut tell: impl FnMut(usize)) {
+        let mut told = None;
+        loop {
+            let settled = self.settled.notified();
+            let busy = self.hold();
+            if told != Some(busy) {
+                tell(busy);
+                told = Some(busy);
+            }
+            if busy == 0 {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Holds what has not begun. Says how many have.
+    fn hold(&self) -> usize {
+        let mut table = self.table();
+        table.draining = true;
+        for known in table.known.values() {
+            known.order.send_if_modified(|order| {
+                let go = *order == Order::Go;
+                if go {
+                    *order = Order::Hold;
+                }
+                go
+            });
+        }
+        let busy = |known: &&Known| !known.over && recover::has_begun(&known.view.borrow());
+        table.known.values().filter(busy).count()
     }
 
     /// A run's console from its start. `None`: it is not at hand (any more).
@@ -347,7 +387,10 @@ impl Follower {
     async fn follow(&mut self, wanted: &Wanted) {
         let ids: BTreeSet<RunId> = wanted.runs.iter().map(|wish| wish.run).collect();
         for wish in &wanted.runs {
-            if !self.desk.table().known.contains_key(&wish.run) {
+            let table = self.desk.table();
+            let begins = !table.draining && !table.known.contains_key(&wish.run);
+            drop(table);
+            if begins {
                 self.desk.begin(wish.clone(), self.news.clone(), self.ends.clone());
             }
         }
@@ -378,7 +421,7 @@ impl Follower {
                 return wanted.stopping.contains(id);
             }
             known.order.send_if_modified(|order| {
-                let go = *order == Order::Go;
+                let go = matches!(order, Order::Go | Order::Hold);
                 if go {
                     *order = Order::Cancel;
                 }
@@ -398,6 +441,7 @@ impl Follower {
                 if let Some(known) = table.known.get_mut(&record.run) {
                     known.over = true;
                 }
+                self.desk.settled.notify_waiters();
                 for trouble in table.troubles.count(&record, Clock::start().now()) {
                     tracing::warn!(
                         of = trouble.of,

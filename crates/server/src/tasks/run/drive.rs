@@ -127,6 +127,10 @@ impl Drive {
                 core::mem::discriminant(&before) != core::mem::discriminant(&self.state)
             }
         };
+        let begins = matches!(self.state, State::Preparing { .. });
+        if begins && !matches!(before, State::Preparing { .. }) && self.stops.is_held() {
+            return std::future::pending().await;
+        }
         if let State::Over(_) = self.state {
             // People see the end when the logs are there as well.
             return;

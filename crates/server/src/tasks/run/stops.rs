@@ -12,6 +12,8 @@ use tokio::sync::watch;
 pub(super) enum Order {
     /// It should run.
     Go,
+    /// The server ends soon: what has not begun may not begin any more. The next server begins it.
+    Hold,
     /// Its item does not need it any more.
     Cancel,
     /// Somebody stopped it.
@@ -64,6 +66,11 @@ impl Stops {
         }
     }
 
+    /// It may not begin any more.
+    pub(super) fn is_held(&self) -> bool {
+        *self.order.borrow() == Order::Hold
+    }
+
     pub(super) fn is_node_lost(&self) -> bool {
         self.lost.iter().any(|lost| *lost.borrow())
     }
@@ -92,12 +99,15 @@ async fn until(lost: &mut watch::Receiver<bool>) {
 }
 
 async fn ordered(order: &mut watch::Receiver<Order>) -> Event {
-    let ordered = order.wait_for(|order| *order != Order::Go).await.map(|order| *order);
+    let ordered = order
+        .wait_for(|order| matches!(order, Order::Cancel | Order::Abort))
+        .await
+        .map(|order| *order);
     match ordered {
         Ok(Order::Abort) => Event::Abort,
         Ok(Order::Cancel) => Event::Cancel,
         // The server stops: nobody can say what becomes of the run.
-        Ok(Order::Go) | Err(_) => std::future::pending().await,
+        Ok(Order::Go | Order::Hold) | Err(_) => std::future::pending().await,
     }
 }
 
