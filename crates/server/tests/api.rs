@@ -358,7 +358,8 @@ async fn changes_are_told_to_everybody_who_listens() {
                 | Change::ItemEnded(_)
                 | Change::Report(_)
                 | Change::Run(_)
-                | Change::Node(_) => {}
+                | Change::Node(_)
+                | Change::Alert(_) => {}
                 Change::Lagged(lagged) => panic!("{lagged:?}"),
             }
         }

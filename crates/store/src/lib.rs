@@ -16,6 +16,7 @@ mod history;
 mod lease;
 mod log;
 mod node;
+mod pause;
 mod pipeline;
 mod row;
 mod run;
@@ -28,6 +29,7 @@ pub use history::LeaseFilter;
 pub use lease::{Batch, ClockMark, Credential};
 pub use log::LogRow;
 pub use node::NodeBatch;
+pub use pause::JobPause;
 pub use pipeline::{GateBatch, Heard};
 pub use token::{Enrolment, TokenRow};
 
@@ -39,6 +41,7 @@ pub fn statements() -> Vec<String> {
         .chain(token::STATEMENTS)
         .chain(history::STATEMENTS)
         .chain(ended::STATEMENTS)
+        .chain(pause::STATEMENTS)
         .chain(node::STATEMENTS)
         .chain(pipeline::STATEMENTS)
         .chain(log::STATEMENTS)

@@ -133,6 +133,7 @@ table!(
     ["id", "ended_us", "pipeline", "project", "source", "number", "patchset", "ended_as", "body"]
 );
 table!(GATE_STATE, "gate_state", 1, ["id", "body"]);
+table!(JOB_PAUSE, "job_pause", 1, ["job", "since_us", "paused_by", "reason"]);
 table!(RUN, "run", 1, ["id", "live", "queued_us", "body"]);
 table!(SOURCE_CURSOR, "source_cursor", 2, ["source", "name", "body"]);
 
@@ -151,6 +152,7 @@ static ALL: &[&Table] = &[
     &GATE_STATE,
     &SOURCE_CURSOR,
     &RUN,
+    &JOB_PAUSE,
 ];
 
 pub(crate) fn statements() -> impl Iterator<Item = String> {

@@ -66,6 +66,8 @@ pub enum Command {
     /// Look after TE hosts
     #[command(subcommand)]
     Host(HostCommand),
+    /// Show what somebody has to look at: what fails again and again, what is paused
+    Alerts,
     /// Look at pipelines, and put changes in or out by hand
     #[command(subcommand, visible_alias = "pipelines")]
     Pipeline(PipelineCommand),

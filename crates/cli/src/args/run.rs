@@ -26,6 +26,19 @@ pub enum RunCommand {
         /// The run: its id, or its first digits
         run: String,
     },
+    /// Begin no run of a job any more, until it is resumed; what runs goes on
+    Pause {
+        /// The job's name
+        job: String,
+        /// Why, for those who wait
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let runs of a job begin again
+    Resume {
+        /// The job's name
+        job: String,
+    },
     /// Stop a run: it ends as ABORTED, and its logs are kept
     Cancel {
         /// The run: its id, or its first digits

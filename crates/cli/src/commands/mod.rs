@@ -1,5 +1,6 @@
 //! What the subcommands do.
 
+mod alerts;
 mod config;
 mod explain;
 mod host;
@@ -73,6 +74,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Host(command) => {
             let client = connect::client(global)?;
             block_on(host::dispatch(&client, global.json, command))
+        }
+        Command::Alerts => {
+            let client = connect::client(global)?;
+            block_on(alerts::show(&client, global.json))
         }
         Command::Pipeline(command) => {
             let client = connect::client(global)?;

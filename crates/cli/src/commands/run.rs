@@ -40,6 +40,8 @@ pub(super) async fn dispatch(
         RunCommand::Console { run } => {
             return console(client, &whole(client, run).await?, json).await;
         }
+        RunCommand::Pause { job, reason } => client.pause_job(&job, &reason).await?,
+        RunCommand::Resume { job } => client.resume_job(&job).await?,
         RunCommand::Cancel { run } => {
             show(&client.cancel_run(&whole(client, run).await?).await?, json)?;
         }

@@ -4,7 +4,7 @@ use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use super::sse::{ConsoleStream, SSE};
 use hyper::Method;
-use toci_wire::api::{Run, RunTrouble};
+use toci_wire::api::{Alerts, JobPauseOrder, Run, RunTrouble};
 
 /// Runs.
 impl ApiClient {
@@ -27,6 +27,22 @@ impl ApiClient {
     pub async fn run_console(&self, id: &str) -> Result<ConsoleStream, ClientError> {
         let call = Call::new(Method::GET, format!("/runs/{}/console", part(id)));
         self.download(call, SSE).await.map(ConsoleStream::new)
+    }
+
+    /// What somebody has to look at.
+    pub async fn alerts(&self) -> Result<Alerts, ClientError> {
+        self.ask(Call::new(Method::GET, "/alerts".to_owned())).await
+    }
+
+    /// Begins no run of a job any more.
+    pub async fn pause_job(&self, job: &str, reason: &str) -> Result<(), ClientError> {
+        let order = JobPauseOrder { reason: reason.to_owned() };
+        self.notify(Call::new(Method::POST, format!("/jobs/{}/pause", part(job))), &order).await
+    }
+
+    /// Lets runs of a job begin again.
+    pub async fn resume_job(&self, job: &str) -> Result<(), ClientError> {
+        self.order(Call::new(Method::POST, format!("/jobs/{}/resume", part(job)))).await
     }
 
     /// Jobs and providers that fail by the infrastructure again and again.

@@ -6,10 +6,10 @@ use bytes::BytesMut;
 use core::time::Duration;
 use serde::de::DeserializeOwned;
 use toci_wire::api::{
-    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
+    ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
     EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION, EVENT_REPORT,
     EVENT_RUN, EVENT_TESTENV, EndedItem, Gone, Host, HostDesired, Lagged, Lease, Node, Operation,
-    PipelineItem, Report, Run, STREAM_EVENT_MAX_BYTES, STREAM_SILENCE_S, TestEnv,
+    PipelineItem, Report, Run, RunTrouble, STREAM_EVENT_MAX_BYTES, STREAM_SILENCE_S, TestEnv,
 };
 
 /// Media type of a stream.
@@ -210,6 +210,8 @@ pub enum Change {
     Report(Box<Report>),
     /// A run after a step.
     Run(Box<Run>),
+    /// A job or a provider that fails by the infrastructure again and again.
+    Alert(Box<RunTrouble>),
     /// A node in a new state.
     Node(Box<Node>),
     /// A host, a TE or a node that is gone.
@@ -238,6 +240,7 @@ impl ChangeStream {
                 EVENT_ITEM_ENDED => Change::ItemEnded(self.0.typed(&event)?),
                 EVENT_REPORT => Change::Report(self.0.typed(&event)?),
                 EVENT_RUN => Change::Run(self.0.typed(&event)?),
+                EVENT_ALERT => Change::Alert(self.0.typed(&event)?),
                 EVENT_NODE => Change::Node(self.0.typed(&event)?),
                 EVENT_GONE => Change::Gone(self.0.typed(&event)?),
                 EVENT_LAGGED => Change::Lagged(self.0.typed(&event)?),

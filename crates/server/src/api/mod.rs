@@ -1,5 +1,6 @@
 //! `/api/v1`: the only way in for the CLI, hosts and other CI systems. See `toci_wire::api` for its types.
 
+mod alerts;
 mod error;
 mod extract;
 mod git;

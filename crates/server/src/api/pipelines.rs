@@ -1,5 +1,6 @@
 //! `/pipelines`, `/items`, `/reconfigure`, `/sources`: the gate.
 
+use super::alerts::{say_paused, say_paused_in};
 use super::error::Problem;
 use super::extract::{Caller, Question};
 use super::state::Shared;
@@ -56,7 +57,9 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
 async fn list(State(api): State<Shared>, caller: Caller) -> Answered<Vec<Pipeline>> {
     caller.may_look()?;
     let status = gate(&api)?.gate.status().await?;
-    Ok(Json(status.into_iter().map(pipeline).collect()))
+    let mut pipelines: Vec<Pipeline> = status.into_iter().map(pipeline).collect();
+    say_paused(&api, &mut pipelines);
+    Ok(Json(pipelines))
 }
 
 /// Show a pipeline.
@@ -71,10 +74,12 @@ async fn show(
     caller.may_look()?;
     let status = gate(&api)?.gate.status().await?;
     let found = status.into_iter().find(|p| p.name.0 == name);
-    found.map(|p| Json(pipeline(p))).ok_or_else(|| {
+    let mut found = found.map(pipeline).ok_or_else(|| {
         let what = format!("there is no pipeline {}", name.chars().take(80).collect::<String>());
         Problem::not_found("no_such_pipeline", what, "see `toci pipeline list`")
-    })
+    })?;
+    say_paused(&api, std::slice::from_mut(&mut found));
+    Ok(Json(found))
 }
 
 /// Show an item.
@@ -93,7 +98,9 @@ async fn item(
     };
     let id: ItemId = id.parse().map_err(|_| none())?;
     let view = gate(&api)?.gate.item(id).await?.ok_or_else(none)?;
-    Ok(Json(item_of(view)))
+    let mut item = item_of(view);
+    say_paused_in(&api, &mut item);
+    Ok(Json(item))
 }
 
 /// Which of the items that left.

@@ -5,7 +5,8 @@ use super::openapi;
 use super::state::Shared;
 use super::system;
 use super::{
-    git, hooks, hosts, leases, link, logs, machines, nodes, pipelines, runs, testenvs, tokens, zuul,
+    alerts, git, hooks, hosts, leases, link, logs, machines, nodes, pipelines, runs, testenvs,
+    tokens, zuul,
 };
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -32,6 +33,7 @@ pub(super) fn described() -> (Router<Shared>, OpenApi) {
         .merge(pipelines::routes())
         .merge(hooks::routes())
         .merge(runs::routes())
+        .merge(alerts::routes())
         .merge(link::routes())
         .merge(system::routes())
         .layer(from_fn(in_time));

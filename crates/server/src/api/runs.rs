@@ -4,7 +4,7 @@ use super::error::Problem;
 use super::extract::Caller;
 use super::sse;
 use super::state::{Api, Shared};
-use crate::tasks::run::RunDesk;
+use crate::tasks::run::{RunDesk, Trouble};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -126,13 +126,12 @@ async fn console(
     responses((status = 200, body = Vec<RunTrouble>), (status = "default", body = ErrorBody)))]
 async fn troubles(State(api): State<Shared>, caller: Caller) -> Answered<Vec<RunTrouble>> {
     caller.may_look()?;
-    let told = desk(&api)?.troubles().into_iter().map(|t| RunTrouble {
-        of: t.of,
-        failures: t.failures,
-        since_us: t.since.0,
-        last: t.last,
-    });
-    Ok(Json(told.collect()))
+    Ok(Json(desk(&api)?.troubles().into_iter().map(trouble).collect()))
+}
+
+pub(super) fn trouble(trouble: Trouble) -> RunTrouble {
+    let Trouble { of, failures, since, last } = trouble;
+    RunTrouble { of, failures, since_us: since.0, last }
 }
 
 fn desk(api: &Api) -> Result<&RunDesk, Problem> {

@@ -6,7 +6,7 @@ use crate::auth::Identity;
 use crate::tasks::lease::Change;
 use crate::tasks::node::{NodeNews, NodePool};
 use crate::tasks::pipeline::News;
-use crate::tasks::run::{ConsoleReader, RunDesk};
+use crate::tasks::run::{ConsoleReader, RunDesk, Trouble};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
@@ -18,7 +18,7 @@ use toci_core::id::{LeaseId, RunId};
 use toci_core::pipeline::ItemView;
 use toci_core::run::record::Record;
 use toci_wire::api::{
-    ConsoleText, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
+    ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
     EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION, EVENT_REPORT,
     EVENT_RUN, EVENT_TESTENV, Gone, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
 };
@@ -95,6 +95,7 @@ struct ChangeSource {
     /// None on a server that only has leases.
     gate: Option<broadcast::Receiver<News>>,
     runs: Option<broadcast::Receiver<Arc<Record>>>,
+    alerts: Option<broadcast::Receiver<Trouble>>,
     nodes: Option<broadcast::Receiver<NodeNews>>,
     api: Shared,
     over: bool,
@@ -108,6 +109,9 @@ impl Source for ChangeSource {
                 change = self.changes.recv() => change.map(of_leases),
                 news = of(&mut self.gate) => news.map(of_gate),
                 run = of(&mut self.runs) => run.map(|run| event(EVENT_RUN, &super::runs::run(&run))),
+                alert = of(&mut self.alerts) => {
+                    alert.map(|trouble| event(EVENT_ALERT, &super::runs::trouble(trouble)))
+                }
                 node = of(&mut self.nodes) => node.map(of_nodes),
                 () = self.guard.ended() => return None,
             };
@@ -172,6 +176,7 @@ pub(crate) fn change_stream(api: &Shared, caller: Identity) -> Response {
         changes: api.book.subscribe(),
         gate: api.gate.as_ref().map(|gate| gate.gate.news()),
         runs: api.gate.as_ref().map(|gate| gate.runs.steps()),
+        alerts: api.gate.as_ref().map(|gate| gate.runs.alerts()),
         nodes: api.nodes.as_ref().map(NodePool::news),
         api: api.clone(),
         over: false,

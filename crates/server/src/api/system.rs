@@ -47,6 +47,32 @@ pub(crate) async fn metrics(
     let hosts = api.book.hosts().await?;
     let words = hosts.iter().map(|host| word(&host.connection));
     page.counted("toci_hosts", "TE hosts.", "connection", words);
+    let alerts = super::alerts::alerts(&api).await?;
+    page.family(
+        "toci_failures_in_a_row",
+        "Jobs and providers that fail by the infrastructure again and again.",
+        "gauge",
+    );
+    for trouble in &alerts.troubles {
+        page.sample("toci_failures_in_a_row", &[("of", &trouble.of)], trouble.failures);
+    }
+    page.family("toci_jobs_paused", "Jobs that an operator has paused.", "gauge");
+    page.sample("toci_jobs_paused", &[], alerts.paused_jobs.len());
+    page.family(
+        "toci_providers_unwell",
+        "Providers that are not reached or give no nodes.",
+        "gauge",
+    );
+    page.sample("toci_providers_unwell", &[], alerts.providers.len());
+    if let Some(gate) = &api.gate {
+        let status = gate.gate.status().await?;
+        let items = status.iter().flat_map(|p| &p.queues).flat_map(|q| q.heads.iter().flatten());
+        let words = items.map(|item| item.pipeline.0.clone());
+        page.counted("toci_items", "Items in pipelines.", "pipeline", words);
+        let words = status.iter().flat_map(|p| p.waiting.iter().map(|_| p.name.0.clone()));
+        let help = "Changes that another queue keeps out of a pipeline.";
+        page.counted("toci_items_kept_out", help, "pipeline", words);
+    }
     if let Ok(figures) = api.broker.figures().await {
         gearman(&mut page, &figures);
     }

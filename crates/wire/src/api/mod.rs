@@ -28,7 +28,10 @@ pub use node::{
 pub use pipeline::{
     ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
 };
-pub use run::{ConsoleText, EVENT_CONSOLE, EVENT_RUN, Run, RunState, RunTrouble};
+pub use run::{
+    Alerts, ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_RUN, JobPause, JobPauseOrder,
+    ProviderAlert, Run, RunState, RunTrouble,
+};
 pub use stream::{
     EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM, EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE,
     EVENT_NODE, EVENT_OPERATION, EVENT_REPORT, EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES,

@@ -7,6 +7,9 @@
 //!                                         `run` Run when the run is over
 //! POST /runs/{id}/cancel     -> Run       operator
 //! GET  /run-troubles         -> [RunTrouble]  read-only
+//! GET  /alerts               -> Alerts    read-only; troubles, paused jobs, providers that are not well
+//! POST /jobs/{job}/pause     JobPauseOrder -> JobPause  operator; what runs goes on, nothing begins
+//! POST /jobs/{job}/resume    -> 204       operator
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -104,4 +107,51 @@ pub struct RunTrouble {
     pub since_us: i64,
     /// What was said of the last one.
     pub last: String,
+}
+
+/// Event name of a `RunTrouble` that has just become one.
+pub const EVENT_ALERT: &str = "alert";
+
+/// What somebody has to look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Alerts {
+    /// Jobs and providers that fail by the infrastructure again and again.
+    pub troubles: Vec<RunTrouble>,
+    /// Jobs of which nothing begins.
+    pub paused_jobs: Vec<JobPause>,
+    /// Providers that cannot be reached, or give no nodes for a while.
+    pub providers: Vec<ProviderAlert>,
+}
+
+/// A job that is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobPause {
+    /// Its name.
+    pub job: String,
+    /// Since when.
+    pub since_us: i64,
+    /// Who paused it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Pause a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobPauseOrder {
+    /// Why, for those who wait.
+    pub reason: String,
+}
+
+/// A provider that is not well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProviderAlert {
+    /// Its name.
+    pub provider: String,
+    /// What is wrong with it.
+    pub problems: Vec<String>,
+    /// It gives no nodes until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until_us: Option<i64>,
 }

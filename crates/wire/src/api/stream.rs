@@ -8,6 +8,7 @@
 //! | `/events`             | `item_ended` | `EndedItem` that left                  |
 //! | `/events`             | `report`    | `Report` that was delivered             |
 //! | `/events`             | `run`       | `Run` after each step, its end included |
+//! | `/events`             | `alert`     | `RunTrouble` that has just become one   |
 //! | `/events`             | `node`      | `Node` in a new state                   |
 //! | `/events`             | `gone`      | `Gone`: a host or TE that was removed   |
 //! | both                  | `lagged`    | `Lagged`: the reader was too slow; the stream ends, read again |

@@ -22,6 +22,8 @@ use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish, Wanted};
 use toci_core::run::record::Record;
 use toci_edge::git::Mirrors;
 use toci_store::{Store, StoreError};
+use toci_edge::node::console::Mask;
+use toci_store::{JobPause, Store, StoreError};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 /// How often what is old is removed.
@@ -87,14 +89,41 @@ pub struct RunDesk {
     steps: broadcast::Sender<Arc<Record>>,
     /// Some run's end was told.
     settled: Arc<Notify>,
+    /// Some job was paused or goes on.
+    paused: Arc<Notify>,
+    alerts: broadcast::Sender<Trouble>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     /// The server ends when what has begun is over; nothing else begins.
     draining: bool,
+    /// Nothing of these jobs begins.
+    paused: BTreeMap<String, JobPause>,
     known: BTreeMap<RunId, Known>,
     troubles: Troubles,
+}
+
+impl Table {
+    fn is_held(&self, job: &str) -> bool {
+        self.draining || self.paused.contains_key(job)
+    }
+
+    /// Tells every run that has not begun whether it may.
+    fn hold_or_go(&self) {
+        for known in self.known.values() {
+            let held = self.is_held(&known.job);
+            known.order.send_if_modified(|order| {
+                let next = match order {
+                    Order::Go if held => Order::Hold,
+                    Order::Hold if !held => Order::Go,
+                    Order::Go | Order::Hold | Order::Cancel | Order::Abort => return false,
+                };
+                *order = next;
+                true
+            });
+        }
+    }
 }
 
 /// A run that has a task, or had one and is still wanted.
@@ -103,6 +132,7 @@ struct Known {
     view: watch::Receiver<Arc<Record>>,
     order: watch::Sender<Order>,
     marks: watch::Receiver<Mark>,
+    job: String,
     over: bool,
 }
 
@@ -131,7 +161,11 @@ impl RunDesk {
             table: Arc::default(),
             steps: broadcast::Sender::new(STEPS_MAX),
             settled: Arc::default(),
+            paused: Arc::default(),
+            alerts: broadcast::Sender::new(STEPS_MAX),
         };
+        let pauses = desk.parts.store.job_pauses().await?;
+        desk.table().paused = pauses.into_iter().map(|p| (p.job.clone(), p)).collect();
         recover::release_leases(&desk.parts).await;
         let (ends, ended) = mpsc::channel(ENDS_MAX);
         for record in left {
@@ -152,7 +186,7 @@ impl RunDesk {
         &self,
         record: Record,
     ) -> (watch::Sender<Arc<Record>>, watch::Receiver<Order>, watch::Sender<Mark>) {
-        let id = record.run;
+        let (id, job) = (record.run, record.job.to_string());
         let (view, seen) = watch::channel(Arc::new(record));
         let (order, ordered) = watch::channel(Order::Go);
         let (marks, marked) = watch::channel(Mark::default());
@@ -163,7 +197,7 @@ impl RunDesk {
                 let _ = steps.send(step.borrow_and_update().clone());
             }
         });
-        let known = Known { view: seen, order, marks: marked, over: false };
+        let known = Known { view: seen, order, marks: marked, job, over: false };
         self.table().known.insert(id, known);
         (view, ordered, marks)
     }
@@ -296,6 +330,30 @@ impl RunDesk {
         }
     }
 
+    /// Jobs of which nothing begins.
+    #[must_use]
+    pub fn pauses(&self) -> Vec<JobPause> {
+        self.table().paused.values().cloned().collect()
+    }
+
+    pub(super) fn set_pauses(&self, change: impl FnOnce(&mut BTreeMap<String, JobPause>)) {
+        let mut table = self.table();
+        change(&mut table.paused);
+        table.hold_or_go();
+        drop(table);
+        self.paused.notify_one();
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    /// Follows what becomes a trouble from now on.
+    #[must_use]
+    pub fn alerts(&self) -> broadcast::Receiver<Trouble> {
+        self.alerts.subscribe()
+    }
+
     /// Begins nothing more, and returns when what has begun is over. `tell` hears how many that are, whenever it changes.
     /// What only waits for a node or a test environment goes on waiting under the next server.
     pub async fn drain(&self, mut tell: impl FnMut(usize)) {
@@ -318,15 +376,7 @@ impl RunDesk {
     fn hold(&self) -> usize {
         let mut table = self.table();
         table.draining = true;
-        for known in table.known.values() {
-            known.order.send_if_modified(|order| {
-                let go = *order == Order::Go;
-                if go {
-                    *order = Order::Hold;
-                }
-                go
-            });
-        }
+        table.hold_or_go();
         let busy = |known: &&Known| !known.over && recover::has_begun(&known.view.borrow());
         table.known.values().filter(busy).count()
     }
@@ -379,6 +429,7 @@ impl Follower {
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 Some(end) = ended.recv() => self.ended(end),
+                () = self.desk.paused.notified() => {}
                 _ = tidy.tick() => self.tidy().await,
             }
         }
@@ -388,7 +439,8 @@ impl Follower {
         let ids: BTreeSet<RunId> = wanted.runs.iter().map(|wish| wish.run).collect();
         for wish in &wanted.runs {
             let table = self.desk.table();
-            let begins = !table.draining && !table.known.contains_key(&wish.run);
+            let held = table.is_held(&wish.job.name.0);
+            let begins = !held && !table.known.contains_key(&wish.run);
             drop(table);
             if begins {
                 self.desk.begin(wish.clone(), self.news.clone(), self.ends.clone());
@@ -449,6 +501,8 @@ impl Follower {
                         last = trouble.last,
                         "the infrastructure fails again and again"
                     );
+                    // Nobody may follow.
+                    let _ = self.desk.alerts.send(trouble);
                 }
             }
         }

@@ -128,8 +128,8 @@ impl Drive {
             }
         };
         let begins = matches!(self.state, State::Preparing { .. });
-        if begins && !matches!(before, State::Preparing { .. }) && self.stops.is_held() {
-            return std::future::pending().await;
+        if begins && !matches!(before, State::Preparing { .. }) {
+            self.stops.until_not_held().await;
         }
         if let State::Over(_) = self.state {
             // People see the end when the logs are there as well.

@@ -21,6 +21,7 @@ mod desk;
 mod drive;
 mod environment;
 mod nodes;
+mod pause;
 mod recover;
 mod script;
 mod secret;
@@ -36,6 +37,9 @@ pub use collect::Collection;
 pub use console::{CONSOLE_FILE, ConsoleReader, HEAD_MAX_BYTES, Mark, TAIL_MAX_BYTES};
 pub use desk::{Archive, News, Parts, RunDesk};
 pub use nodes::Nodes;
+pub use desk::{Archive, Archived, Finished, News, Parts, RunDesk, Unarchived};
+pub use nodes::{NodeError, NodeHandle, NodeRequest, Nodes};
+pub use pause::{PAUSED_MAX, PauseError};
 pub use trouble::{TROUBLE_FROM, Trouble};
 
 /// Runs that are over and remembered at most.

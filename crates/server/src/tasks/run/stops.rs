@@ -12,7 +12,7 @@ use tokio::sync::watch;
 pub(super) enum Order {
     /// It should run.
     Go,
-    /// The server ends soon: what has not begun may not begin any more. The next server begins it.
+    /// It may not begin now: its job is paused, or the server ends soon and the next one begins it.
     Hold,
     /// Its item does not need it any more.
     Cancel,
@@ -66,9 +66,11 @@ impl Stops {
         }
     }
 
-    /// It may not begin any more.
-    pub(super) fn is_held(&self) -> bool {
-        *self.order.borrow() == Order::Hold
+    /// Returns when it may go on, or is stopped.
+    pub(super) async fn until_not_held(&mut self) {
+        if self.order.wait_for(|order| *order != Order::Hold).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     pub(super) fn is_node_lost(&self) -> bool {
