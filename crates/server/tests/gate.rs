@@ -12,6 +12,9 @@ use std::time::Duration;
 use toci_client::api::ClientError;
 use toci_server::SourceConfig;
 use toci_wire::api::{Pipeline, PipelineOrder, Promote};
+use toci_client::api::{Change, ClientError};
+use toci_server::{GateConfig, MergerConfig, SourceConfig};
+use toci_wire::api::{EndedItem, EndedQuery, Pipeline, PipelineOrder, Promote};
 
 const LAYOUT: &str = "
 pipelines:
@@ -146,6 +149,73 @@ async fn an_approved_series_is_merged_in_its_order() {
     ended(&world, |e| has(e, "gate", "local:2,1", "succeeded")).await;
     assert_eq!(git(&host.bare("org/b"), &["rev-parse", "master"]).unwrap(), two);
     assert_eq!(item_count(&world.admin.pipelines().await.unwrap()), 0);
+    world.running.stop().await.unwrap();
+    // Another server still knows what left, page by page and by what it was.
+    let folder = world.folder;
+    let running = toci_server::start(with_gate(folder.path(), &host.root)).await.unwrap();
+    let world = World::around(running, folder);
+    let all = world.admin.ended_items().await.unwrap();
+    assert!(all.is_sorted_by_key(|item| std::cmp::Reverse(item.ended_us)), "{all:#?}");
+    let query = EndedQuery { limit: Some(2), ..EndedQuery::default() };
+    let mut pages = world.admin.ended_items_page(&query).await.unwrap();
+    assert_eq!(pages.len(), 2);
+    loop {
+        let query = EndedQuery { before: pages.last().map(|i| i.id.clone()), ..query.clone() };
+        let page = world.admin.ended_items_page(&query).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        pages.extend(page);
+    }
+    assert_eq!(pages, all);
+    let query = EndedQuery {
+        pipeline: Some("gate".into()),
+        change: Some("local:1".into()),
+        project: Some("org/a".into()),
+        result: Some("succeeded".into()),
+        ..EndedQuery::default()
+    };
+    let one = world.admin.ended_items_page(&query).await.unwrap();
+    assert_eq!((one.len(), one[0].title.as_str()), (1, "One"), "{one:#?}");
+    assert_eq!(one[0].jobs[0].result.as_deref(), Some("SUCCESS"));
+    let query = EndedQuery { result: Some("failed".into()), ..EndedQuery::default() };
+    assert_eq!(world.admin.ended_items_page(&query).await.unwrap(), []);
+    let query = EndedQuery { change: Some("x".into()), ..EndedQuery::default() };
+    match world.admin.ended_items_page(&query).await {
+        Err(ClientError::Api { status: 422, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_follows_hears_of_items_and_reports() {
+    let (world, host) = world().await;
+    known(&world, "org/a").await;
+    let mut changes = world.admin.changes().await.unwrap();
+    host.propose("org/a", 1, "One");
+    let follow = async {
+        let mut heard = Vec::new();
+        loop {
+            match changes.next().await.unwrap().unwrap() {
+                Change::Item(item) => heard.push(format!("item {}", item.subject)),
+                Change::Report(report) => {
+                    heard.push(format!("report {} {}", report.action, report.subject));
+                }
+                Change::ItemEnded(item) => {
+                    assert!(item.message.starts_with("Build succeeded."), "{}", item.message);
+                    heard.push(format!("ended {} {}", item.end, item.subject));
+                }
+                other => panic!("{other:?}"),
+            }
+            if heard.len() == 3 {
+                return heard;
+            }
+        }
+    };
+    let heard = tokio::time::timeout(LIMIT, follow).await.unwrap();
+    let expected = ["item local:1,1", "ended succeeded local:1,1", "report success local:1,1"];
+    assert_eq!(heard, expected);
     world.running.stop().await.unwrap();
 }
 

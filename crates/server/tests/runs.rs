@@ -207,3 +207,39 @@ async fn the_node_of_a_failure_is_kept_when_somebody_asked_for_it() {
     }
     world.running.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_paused_job_does_not_begin_until_it_is_resumed() {
+    let world = world(LAYOUT, 1 << 20).await;
+    let reader = world.client(Role::ReadOnly, "eve").await;
+    let refused = |result: Result<(), ClientError>| match result {
+        Err(ClientError::Api { status, error }) => (status, error.code),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(world.admin.pause_job("none", "").await), (404, "no_such_job".into()));
+    assert_eq!(refused(world.admin.resume_job("unit").await), (409, "not_paused".into()));
+    assert_eq!(refused(reader.pause_job("unit", "").await).0, 403);
+    world.admin.pause_job("unit", "the mirror is down").await.unwrap();
+    propose(&world).await;
+    eventually("it says why it waits", async || {
+        let pipelines = reader.pipelines().await.map_err(|e| e.to_string())?;
+        let items = pipelines.iter().flat_map(|p| &p.queues).flat_map(|q| &q.items);
+        let mut jobs = items.flat_map(|item| &item.jobs);
+        let told =
+            jobs.any(|job| job.run.is_some() && job.waits_for.ends_with("the mirror is down"));
+        if told { Ok(()) } else { Err(format!("{pipelines:#?}")) }
+    })
+    .await;
+    assert_eq!(reader.runs(10).await.unwrap(), []);
+    let alerts = reader.alerts().await.unwrap();
+    assert_eq!(alerts.paused_jobs.len(), 1, "{alerts:?}");
+    world.admin.resume_job("unit").await.unwrap();
+    eventually("it runs", async || {
+        let runs = reader.runs(0).await.map_err(|e| e.to_string())?;
+        let runs_now = runs.iter().any(|run| run.state == RunState::Running);
+        if runs_now { Ok(()) } else { Err(format!("{runs:?}")) }
+    })
+    .await;
+    assert_eq!(reader.alerts().await.unwrap().paused_jobs, []);
+    world.running.stop().await.unwrap();
+}

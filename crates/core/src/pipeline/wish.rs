@@ -7,11 +7,20 @@ use super::report::Report;
 use super::wanted::{MergeWish, ReportWish, RunWish, Wanted};
 use crate::event::ProjectKey;
 use crate::id::ItemId;
-use crate::layout::Precedence;
+use crate::layout::{Manager, Precedence};
 use crate::time::Time;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Who shares the nodes fairly with others.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Share<'a> {
+    /// A change queue: an item of it is worth nothing before those ahead.
+    Queue(u64),
+    /// All changes of a project.
+    Project(&'a ProjectKey),
+}
 
 impl Gate {
     /// Everything that is wanted. Wishes that have to pause say until when.
@@ -21,13 +30,21 @@ impl Gate {
         let mut runs: Vec<(Reverse<Precedence>, u32, u64, RunWish)> = Vec::new();
         for (lane, place) in self.lanes.iter().enumerate() {
             let precedence = self.pipeline(lane).precedence;
-            // How many live items of a project stand before.
-            let mut before: BTreeMap<&ProjectKey, u32> = BTreeMap::new();
+            // How many live items stand before: of the same queue where these are merged in order, else of the same
+            // project.
+            let mut before: BTreeMap<Share<'_>, u32> = BTreeMap::new();
             let numbers = self.queues_in_order(lane);
-            let queues = numbers.iter().filter_map(|number| place.queues.get(number));
-            let ids = queues.flat_map(|queue| &queue.items);
-            for item in ids.filter_map(|id| self.items.get(id)).filter(|item| item.live) {
-                let count = before.entry(&item.project).or_default();
+            let queues =
+                numbers.iter().filter_map(|number| Some((*number, place.queues.get(number)?)));
+            let ids =
+                queues.flat_map(|(number, queue)| queue.items.iter().map(move |id| (number, id)));
+            let items = ids.filter_map(|(number, id)| Some((number, self.items.get(id)?)));
+            for (number, item) in items.filter(|(_, item)| item.live) {
+                let share = match self.pipeline(lane).manager {
+                    Manager::Dependent => Share::Queue(number),
+                    Manager::Independent => Share::Project(&item.project),
+                };
+                let count = before.entry(share).or_default();
                 let relative = *count;
                 *count += 1;
                 if let Some(wish) = self.merge_wish(item, precedence) {
