@@ -86,11 +86,18 @@ pub struct ServerConfig {
 }
 
 /// Where settings were read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Origin {
     file: Option<PathBuf>,
     flags: Overrides,
     sections: toml::Table,
+}
+
+impl std::fmt::Debug for Origin {
+    /// The settings themselves are shown where they are used.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Origin")
+    }
 }
 
 impl Origin {

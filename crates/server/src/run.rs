@@ -154,14 +154,13 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
     let book = LeaseBook::start(store.clone(), config.lease.clone()).await?;
     // Whoever comes before it serves waits a moment.
     let listeners = listen(&mut config).await?;
+    let (relay, metrics): (Arc<Relay>, Arc<Metrics>) = Default::default();
     let logs = LogStore::open(&config.logs, store.clone()).await?;
     let nodes = start_nodes(config.nodes, &store).await?;
     let broker = start_broker(config.gearman)?;
-    let lease_max = config.lease.lease_max;
-    let relay: Arc<Relay> = Arc::default();
     let neighbours = Neighbours {
         book: book.clone(),
-        lease_max,
+        lease_max: config.lease.lease_max,
         hold_max: config.lease.hold_max,
         nodes: nodes.clone(),
         logs: logs.clone(),
@@ -178,7 +177,6 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
         }
     };
     let (stopping, watched) = watch::channel(false);
-    let metrics: Arc<Metrics> = Arc::default();
     let api = Arc::new(Api {
         book: book.clone(),
         store: store.clone(),
@@ -198,7 +196,7 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
             broker: broker.handle(),
             metrics,
             options,
-            lease_max,
+            lease_max: config.lease.lease_max,
             stopping: watched.clone(),
         };
         tokio::spawn(lockenv.run())

@@ -6,15 +6,12 @@ mod common;
 
 use common::gate::{self, ended, has};
 use common::git::git;
-use common::{LIMIT, World};
+use common::{LIMIT, World, eventually};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toci_client::api::ClientError;
-use toci_server::SourceConfig;
-use toci_wire::api::{Pipeline, PipelineOrder, Promote};
 use toci_client::api::{Change, ClientError};
-use toci_server::{GateConfig, MergerConfig, SourceConfig};
-use toci_wire::api::{EndedItem, EndedQuery, Pipeline, PipelineOrder, Promote};
+use toci_server::SourceConfig;
+use toci_wire::api::{EndedQuery, Pipeline, PipelineOrder, Promote};
 
 const LAYOUT: &str = "
 pipelines:
@@ -152,7 +149,12 @@ async fn an_approved_series_is_merged_in_its_order() {
     world.running.stop().await.unwrap();
     // Another server still knows what left, page by page and by what it was.
     let folder = world.folder;
-    let running = toci_server::start(with_gate(folder.path(), &host.root)).await.unwrap();
+    // The tasks of the first one let go of the database a moment after it has stopped.
+    let running = eventually("another server starts", async || {
+        let config = with_gate(folder.path(), &host.root);
+        toci_server::start(config).await.map_err(|error| format!("{error:?}"))
+    })
+    .await;
     let world = World::around(running, folder);
     let all = world.admin.ended_items().await.unwrap();
     assert!(all.is_sorted_by_key(|item| std::cmp::Reverse(item.ended_us)), "{all:#?}");

@@ -18,8 +18,6 @@ pub use global::GlobalArgs;
 pub use host::HostCommand;
 pub use lease::{LeaseCommand, RunArgs};
 pub use node::{AutoholdCommand, NodeCommand, ProviderCommand};
-pub use pipeline::{PipelineCommand, SourceCommand, SubjectArgs};
-pub use node::{NodeCommand, ProviderCommand};
 pub use pipeline::{HistoryArgs, PipelineCommand, SourceCommand, SubjectArgs};
 pub use run::RunCommand;
 pub use server::ServerArgs;

@@ -14,13 +14,14 @@ mod server;
 mod te;
 mod token;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, GlobalArgs};
 use crate::connect;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use clap::Parser as _;
 use std::future::Future;
 use std::process::ExitCode;
+use toci_client::api::ApiClient;
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Runs `toci` with the process's arguments.
@@ -64,54 +65,47 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Server(args) => server::run(args),
         Command::Lease(command) => {
-            let client = connect::client(global)?;
-            block_on(lease::dispatch(&client, global, command))
+            ask(global, async |client| lease::dispatch(client, global, command).await)
         }
         Command::Te(command) => {
-            let client = connect::client(global)?;
-            block_on(te::dispatch(&client, global.json, command))
+            ask(global, async |client| te::dispatch(client, global.json, command).await)
         }
         Command::Host(command) => {
-            let client = connect::client(global)?;
-            block_on(host::dispatch(&client, global.json, command))
+            ask(global, async |client| host::dispatch(client, global.json, command).await)
         }
-        Command::Alerts => {
-            let client = connect::client(global)?;
-            block_on(alerts::show(&client, global.json))
-        }
+        Command::Alerts => ask(global, async |client| alerts::show(client, global.json).await),
         Command::Pipeline(command) => {
-            let client = connect::client(global)?;
-            block_on(pipeline::dispatch(&client, global.json, command))
+            ask(global, async |client| pipeline::dispatch(client, global.json, command).await)
         }
         Command::Run(command) => {
-            let client = connect::client(global)?;
-            block_on(run::dispatch(&client, global.json, command))
+            ask(global, async |client| run::dispatch(client, global.json, command).await)
         }
         Command::Source(command) => {
-            let client = connect::client(global)?;
-            block_on(pipeline::source(&client, global.json, command))
+            ask(global, async |client| pipeline::source(client, global.json, command).await)
         }
-        Command::Reconfigure => {
-            let client = connect::client(global)?;
-            block_on(pipeline::reconfigure(&client))
-        }
+        Command::Reconfigure => ask(global, async |client| pipeline::reconfigure(client).await),
         Command::Node(command) => {
-            let client = connect::client(global)?;
-            block_on(node::dispatch(&client, global.json, command))
+            ask(global, async |client| node::dispatch(client, global.json, command).await)
         }
         Command::Provider(command) => {
-            let client = connect::client(global)?;
-            block_on(node::providers(&client, global.json, command))
+            ask(global, async |client| node::providers(client, global.json, command).await)
         }
         Command::Token(command) => {
-            let client = connect::client(global)?;
-            block_on(token::dispatch(&client, global.json, command))
+            ask(global, async |client| token::dispatch(client, global.json, command).await)
         }
         Command::Config(command) => config::dispatch(global.json, command),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Completion { shell } => paper::completion(shell),
         Command::Man { folder } => paper::man_pages(&folder),
     }
+}
+
+fn ask(
+    global: &GlobalArgs,
+    work: impl AsyncFnOnce(&ApiClient) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    let client = connect::client(global)?;
+    block_on(work(&client))
 }
 
 /// One thread is enough for a client, and the main thread is where commands must be started (see

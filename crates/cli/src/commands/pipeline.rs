@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use toci_client::api::ApiClient;
 use toci_wire::api::{
-    ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder, Promote, ReferenceOrder, WaitingChange,
+    ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder,
+    Promote, ReferenceOrder, WaitingChange,
 };
 
 /// Items of one page, as the server allows.

@@ -130,6 +130,7 @@ mod tests {
             failures: 0,
             disabled: false,
             queues: vec![queue],
+            waiting: Vec::new(),
         }]
     }
 
@@ -145,9 +146,14 @@ mod tests {
         let end = EndedItem {
             id: "1".into(),
             pipeline: "gate".into(),
+            project: "demo/app".into(),
             subject: "local:1,1".into(),
+            title: "T".into(),
+            url: String::new(),
             end: "failed".into(),
+            enqueued_us: 0,
             ended_us: 0,
+            jobs: Vec::new(),
             message: "Build failed.\n\n- devtest http://logs : FAILURE".into(),
         };
         let alone = gate(vec![item(2, None, "c", true)]);

@@ -3,8 +3,9 @@
 use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use hyper::Method;
-use toci_wire::api::{ChangeSource, EndedItem, Pipeline, PipelineItem, PipelineOrder, Promote};
-use toci_wire::api::{EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineOrder, Promote};
+use toci_wire::api::{
+    ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineOrder, Promote,
+};
 
 fn post(path: String) -> Call {
     Call::new(Method::POST, path)

@@ -6,8 +6,8 @@ use super::item::{Item, Phase};
 use super::jobs::{self, Frozen};
 use super::lane::Lane;
 use super::report::Report;
-use super::wanted::{MergeItem, MergeSubject};
 use super::waiting::{Waiting, WaitingId};
+use super::wanted::{MergeItem, MergeSubject};
 use crate::event::{Change, ChangeKey, ChangeState, ProjectKey, TriggerEvent};
 use crate::id::{BuildSetId, ItemId, ReportId, RunId};
 use crate::layout::{Layout, Manager, Pipeline};
@@ -333,7 +333,11 @@ impl Gate {
     pub(super) fn see(&mut self, changes: Vec<Change>, turn: &mut Turn<'_>) {
         let mut fresh: BTreeSet<ChangeKey> = BTreeSet::new();
         let mut moved: BTreeSet<ChangeKey> = BTreeSet::new();
-        for change in changes {
+        for mut change in changes {
+            // What is merged stays merged: a view that was fetched before may come after.
+            if self.views.get(&change.key).is_some_and(|c| c.state == ChangeState::Merged) {
+                change.state = ChangeState::Merged;
+            }
             if change.current {
                 self.outdate(&change.key, &mut fresh);
             }

@@ -7,8 +7,6 @@ use super::state::Shared;
 use crate::config::SourceConfig;
 use crate::gate::{GateParts, GateStartError};
 use crate::tasks::event::{self, Link, Standing};
-use crate::tasks::pipeline::{Ended, GateError};
-use crate::tasks::event;
 use crate::tasks::pipeline::GateError;
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -26,7 +24,8 @@ use toci_core::pipeline::{
 use toci_edge::source::SourceError;
 use toci_store::EndedFilter;
 use toci_wire::api::{
-    ChangeSource, EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
+    ChangeSource, EndedItem, ErrorBody, Pipeline, PipelineItem, PipelineJob, PipelineOrder,
+    PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
 };
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;

@@ -26,7 +26,8 @@ pub use node::{
     Autohold, AutoholdRequest, ImageState, Node, NodeHold, NodeImage, NodeState, Provider,
 };
 pub use pipeline::{
-    ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder, PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
+    ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder,
+    PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
 };
 pub use run::{
     Alerts, ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_RUN, JobPause, JobPauseOrder,

@@ -21,8 +21,6 @@ use toci_core::id::RunId;
 use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish, Wanted};
 use toci_core::run::record::Record;
 use toci_edge::git::Mirrors;
-use toci_store::{Store, StoreError};
-use toci_edge::node::console::Mask;
 use toci_store::{JobPause, Store, StoreError};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 

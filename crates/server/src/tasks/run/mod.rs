@@ -37,8 +37,6 @@ pub use collect::Collection;
 pub use console::{CONSOLE_FILE, ConsoleReader, HEAD_MAX_BYTES, Mark, TAIL_MAX_BYTES};
 pub use desk::{Archive, News, Parts, RunDesk};
 pub use nodes::Nodes;
-pub use desk::{Archive, Archived, Finished, News, Parts, RunDesk, Unarchived};
-pub use nodes::{NodeError, NodeHandle, NodeRequest, Nodes};
 pub use pause::{PAUSED_MAX, PauseError};
 pub use trouble::{TROUBLE_FROM, Trouble};
 
