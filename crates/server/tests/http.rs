@@ -118,7 +118,8 @@ fn sample(path: &str, host: &mut SimHost) -> String {
     match path.rsplit('/').next().unwrap_or_default() {
         "extend" => r#"{"for_s": 1}"#.into(),
         "hold" => r#"{"for_s": 1, "reason": "r"}"#.into(),
-        "revoke" | "quarantine" => r#"{"reason": "r"}"#.into(),
+        "revoke" | "quarantine" | "pause" => r#"{"reason": "r"}"#.into(),
+        "autoholds" => r#"{"job": "j", "count": 1, "for_s": 1, "reason": "r"}"#.into(),
         "power" => r#"{"action": "status"}"#.into(),
         "promote" => r#"{"changes": []}"#.into(),
         "tokens" => r#"{"role": "client", "subject": "x"}"#.into(),

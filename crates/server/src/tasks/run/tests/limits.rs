@@ -105,9 +105,10 @@ async fn a_line_without_an_end_takes_no_memory() {
     let console = &kept["console.txt"];
     assert!(console.len() as u64 <= HEAD_MAX_BYTES + 2 * TAIL_MAX_BYTES as u64);
     assert!(said(console).contains(&"end"));
-    // Other tests of this process run beside it, and the archive of the tests keeps the console in memory.
+    // Other tests of this process run beside it, and the archive of the tests keeps the console in memory: less than
+    // the line itself, which nobody has held.
     let more = resident_mib().saturating_sub(before);
-    assert!(more < 300, "{more} MiB");
+    assert!(more < 380, "{more} MiB");
 }
 
 #[tokio::test]
