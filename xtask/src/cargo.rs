@@ -19,8 +19,11 @@ pub(crate) fn cargo() -> Command {
     command.current_dir(shell::root());
     // `cargo xtask` is run by cargo, which sets these for xtask alone; passed on, they make
     // build scripts believe that something changed.
-    for variable in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        command.env_remove(variable);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
     }
     command
 }
