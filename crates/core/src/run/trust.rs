@@ -8,6 +8,7 @@ use super::variables::project;
 use crate::event::ProjectName;
 use crate::layout::Script;
 use crate::pipeline::{RunWish, Subject};
+use std::path::Path;
 
 /// Why a run may not have secrets; none: it may. Repositories are below `base` on the node.
 #[must_use]
@@ -49,7 +50,8 @@ fn under_test<'a>(
     let file = line.split(char::is_whitespace).next().unwrap_or(line);
     // What the node came with is the operator's; what leads back up may be anything.
     if file.starts_with('/') {
-        let below = file.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'));
+        // By parts: `//` and `/./` lead to the same place.
+        let below = Path::new(file).starts_with(base);
         let odd = file.split('/').any(|part| part == "..");
         return (below || odd).then_some((file, "which the change may have written"));
     }
@@ -113,6 +115,7 @@ mod tests {
             "org/lib/deploy.sh",
             "org/other/deploy.sh",
             "/opt/stack/new/ci/deploy.sh",
+            "/opt//stack/./new/ci/deploy.sh",
             "/usr/../opt/stack/new/app/x",
             "org/ci/../app/x",
         ] {
