@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::log::LogPath;
 use toci_core::log::arrange::seen_as;
+use toci_core::pause::Pause;
 use tokio_util::io::StreamReader;
 
 /// Files that are sent at the same time.
@@ -26,8 +27,10 @@ const LIST_PAGES_MAX: usize = 50;
 pub const PART_BYTES: u64 = 64 << 20;
 /// Attempts of one request whose failure may pass: no answer, or one that says "later".
 pub const ATTEMPTS_MAX: u32 = 4;
-/// Pause after the first of them; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Pause after the first of them; each further one is twice as long ...
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// ... up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The page that makes a run whole.
 const INDEX: &str = "index.html";
 /// SHA-256 of nothing.
@@ -75,14 +78,21 @@ struct Piece<'a> {
     hash: &'a str,
 }
 
-/// How often one request was tried.
-#[derive(Debug, Default)]
-struct Tries(u32);
+/// How often one request was tried, and how long to wait before the next time.
+#[derive(Debug)]
+struct Tries {
+    made: u32,
+    pause: Pause,
+}
 
 impl Tries {
+    fn new() -> Tries {
+        Tries { made: 0, pause: Pause::new(PAUSE_MIN, PAUSE_MAX) }
+    }
+
     /// Waits if it is worth another one.
     async fn again(&mut self, error: &ArchiveError) -> bool {
-        self.0 += 1;
+        self.made += 1;
         let passes = match error {
             ArchiveError::Remote { source, .. } => match &**source {
                 HttpError::Unreachable { .. }
@@ -101,11 +111,11 @@ impl Tries {
                 false
             }
         };
-        if !passes || self.0 >= ATTEMPTS_MAX {
+        if !passes || self.made >= ATTEMPTS_MAX {
             return false;
         }
-        tracing::debug!(?error, attempt = self.0, "a request to the log store is tried again");
-        tokio::time::sleep(PAUSE * (1 << (self.0 - 1))).await;
+        tracing::debug!(?error, attempt = self.made, "a request to the log store is tried again");
+        tokio::time::sleep(self.pause.longer()).await;
         true
     }
 }
@@ -260,7 +270,7 @@ impl S3Archive {
         kind: Option<Kind>,
     ) -> Result<Answer, ArchiveError> {
         let reading = || ArchiveError::io("read", piece.file);
-        let mut tries = Tries::default();
+        let mut tries = Tries::new();
         loop {
             let mut file = fs::File::open(piece.file).map_err(reading())?;
             file.seek(SeekFrom::Start(piece.from)).map_err(reading())?;
@@ -290,7 +300,7 @@ impl S3Archive {
             _ => "put",
         };
         let hash = hex(digest(&SHA256, text.as_bytes()).as_ref());
-        let mut tries = Tries::default();
+        let mut tries = Tries::new();
         loop {
             let request = self.signed(method.clone(), key, query, &hash);
             let of = kind.map_or("application/xml", |kind| kind.of);
@@ -305,7 +315,7 @@ impl S3Archive {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>, ArchiveError> {
-        let mut tries = Tries::default();
+        let mut tries = Tries::new();
         let answer = loop {
             let request = self.signed(Method::GET, key, &[], EMPTY);
             let answer = match self.http.open(request).await {
