@@ -5,7 +5,8 @@
 mod common;
 mod github_hub;
 
-use common::{World, config, eventually};
+use common::gate::with_gate;
+use common::{World, eventually};
 use github_hub::{Call, Hub, pull};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use toci_edge::http::{Http, Request, Secret, Trust, Url};
 use toci_edge::source::github::{Auth, GithubConfig, MergeMethod};
 use toci_edge::tell::webhook::signature;
-use toci_server::{GateConfig, MergerConfig, SourceConfig};
+use toci_server::{ServerConfig, SourceConfig};
 use toci_wire::api::EndedItem;
 
 const LAYOUT: &str = "
@@ -50,9 +51,7 @@ fn key() -> Secret {
     Secret::new(String::from_utf8(made.stdout).unwrap())
 }
 
-fn with_gate(folder: &Path, hub: &Hub) -> toci_server::ServerConfig {
-    let layout = folder.join("layout.yaml");
-    std::fs::write(&layout, LAYOUT).unwrap();
+fn settings(folder: &Path, hub: &Hub) -> ServerConfig {
     let source = GithubConfig {
         name: "github".parse().unwrap(),
         api: hub.url.parse().unwrap(),
@@ -64,23 +63,13 @@ fn with_gate(folder: &Path, hub: &Hub) -> toci_server::ServerConfig {
         every: Duration::from_secs(3600),
         merge: MergeMethod::Merge,
     };
-    let gate = GateConfig {
-        layout,
-        sources: vec![SourceConfig::Github(source)],
-        merger: MergerConfig {
-            folder: folder.join("mirrors"),
-            url: None,
-            identity: ("toci".into(), "toci@example.org".into()),
-        },
-        status_url: None,
-    };
-    toci_server::ServerConfig { gate: Some(gate), ..config(folder) }
+    with_gate(folder, LAYOUT, SourceConfig::Github(source))
 }
 
 async fn world() -> (World, Hub) {
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::start(folder.path(), &[("octo/hello", 77), ("octo/world", 78)]).await;
-    let running = toci_server::start(with_gate(folder.path(), &hub)).await.unwrap();
+    let running = toci_server::start(settings(folder.path(), &hub)).await.unwrap();
     let world = World::around(running, folder);
     // Before GitHub was looked at, nothing is news.
     eventually("the first look", async || {
