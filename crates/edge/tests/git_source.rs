@@ -1,8 +1,9 @@
 //! A plain git source on real repositories: what people push is heard, shown, voted on and merged.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::Path;
-use std::process::Command;
+mod git_host;
+
+use git_host::git;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -19,20 +20,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Host {
     folder: TempDir,
     source: Arc<GitSource>,
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "git {arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl Host {
@@ -141,7 +128,7 @@ async fn what_is_pushed_is_heard_and_seen() {
     assert_eq!((one.title.as_str(), one.state, one.current), ("One", ChangeState::Open, true));
     assert_eq!(one.files.as_deref(), Some(&["one".to_owned()][..]));
     assert_eq!(one.approvals[0].by.username, "bob");
-    assert_eq!(one.owner.email, "ann@example.org");
+    assert_eq!(one.owner.email, "author@example.org");
     let names =
         |keys: &[toci_core::event::ChangeKey]| keys.iter().map(|k| k.short()).collect::<Vec<_>>();
     assert_eq!(names(&one.needed_by), ["2,1"]);

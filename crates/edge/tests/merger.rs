@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod git_host;
+
+use git_host::git;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Arc;
 use toci_core::event::{Branch, ChangeKey, ProjectKey, ProjectName, RefName, Revision, SourceName};
 use toci_core::id::BuildSetId;
@@ -12,19 +14,6 @@ use toci_core::layout::{MergeMode, Precedence};
 use toci_core::pipeline::{MergeItem, MergeOutcome, MergeSubject, MergeWish};
 use toci_core::time::Time;
 use toci_edge::git::{Merger, Mirrors, READ_MAX_BYTES, Remote};
-
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(["-c", "user.name=A. U. Thor", "-c", "user.email=author@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .expect("git is installed (apt-get install git)");
-    assert!(output.status.success(), "git {arguments:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
 
 /// A host of bare repositories with a work tree for each, and a merger on mirrors of them.
 struct World {

@@ -2,11 +2,13 @@
 //! runtime and its programs inherit.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod git_host;
+
+use git_host::git;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Arc;
 use toci_core::event::{Branch, ChangeKey, ProjectKey, ProjectName, RefName, Revision, SourceName};
 use toci_core::id::BuildSetId;
@@ -19,19 +21,6 @@ use toci_edge::git::{Merger, Mirrors, Remote, Remotes};
 const SIZE: &str = "size=8m,mode=700";
 /// Of one change; random, so that it is as long in a pack.
 const CHANGE_BYTES: usize = 512 << 10;
-
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .expect("git is installed (apt-get install git)");
-    assert!(output.status.success(), "git {arguments:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
 
 struct World {
     folder: tempfile::TempDir,
