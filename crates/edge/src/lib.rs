@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod clock;
 pub mod git;
 pub mod http;
 pub mod node;

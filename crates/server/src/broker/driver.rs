@@ -9,6 +9,7 @@ use super::sockets;
 use super::statsd::Statsd;
 use super::tls;
 use super::transport::{Handshake, Transport};
+use crate::clock::wall;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use toci_core::broker::{ConnId, Message, Now, Peer, PeerKind};
 use toci_core::time::Time;
 use toci_wire::gearman::encode_message;
@@ -160,9 +161,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
-        let calendar = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, micros);
-        Now { steady: Time(micros(self.started.elapsed())), calendar: Time(calendar) }
+        Now { steady: Time(0).after(self.started.elapsed()), calendar: wall() }
     }
 
     fn timeout(&self) -> Option<Duration> {

@@ -9,10 +9,11 @@ use super::config::{GerritSsh, Transport};
 use super::event::{EVENT_MAX_BYTES, Told, read};
 use super::missed::missed;
 use super::source::GerritSource;
+use crate::clock::wall;
 use crate::program::Group;
 use crate::source::{Cursors, Heard};
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use toci_core::event::{EventKind, TriggerEvent};
 use toci_core::pause::Pause;
 use toci_core::time::Time;
@@ -134,7 +135,7 @@ fn key_of(event: &TriggerEvent) -> u64 {
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    wall().as_secs()
 }
 
 /// Who listens.
@@ -254,7 +255,7 @@ impl Ear<'_> {
     }
 
     async fn hear(&mut self, line: &str) -> Result<(), Gone> {
-        let now = Time(i64::try_from(now()).unwrap_or(i64::MAX).saturating_mul(1_000_000));
+        let now = Time(0).after(wall());
         match read(&self.gerrit.config().name, line, now) {
             Ok(Told::Event(event)) => self.hear_event(*event).await,
             Ok(Told::Other) => Ok(()),

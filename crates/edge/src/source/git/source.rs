@@ -2,12 +2,13 @@
 
 use super::refs::{self, Meaning, Snapshot, Step, happened, meaning};
 use super::view::Commits;
+use crate::clock::wall;
 use crate::git::{GitError, Mirrors, Remote};
 use crate::source::{Cursors, Heard, Source, SourceError, SourceReport, Work};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use toci_core::chain::Chain;
 use toci_core::event::{
     Branch, Change, ChangeKey, EventKind, Person, ProjectKey, ProjectName, RefName, SourceName,
@@ -259,7 +260,6 @@ impl GitSource {
     }
 
     fn event(&self, name: &ProjectName, refs: &Snapshot, step: &Step) -> Option<TriggerEvent> {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut event = TriggerEvent {
             kind: step.kind,
             project: self.key(name),
@@ -272,7 +272,7 @@ impl GitSource {
             comment: String::new(),
             approvals: step.votes.clone(),
             origin: String::new(),
-            at: Time(0).after(at),
+            at: Time(0).after(wall()),
         };
         if let Some((number, patchset)) = step.change {
             // A number belongs to one project of the source: the first that has it.

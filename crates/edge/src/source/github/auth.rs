@@ -2,6 +2,7 @@
 
 use super::config::{Auth, GithubConfig};
 use super::json;
+use crate::clock::wall;
 use crate::http::{Http, HttpError, Request, Secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +11,7 @@ use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use toci_core::time::Time;
 use tokio::sync::Mutex;
 
@@ -73,10 +74,6 @@ impl Tokens {
     pub(super) async fn forget(&self) {
         *self.now.lock().await = None;
     }
-}
-
-fn wall() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A JSON web token of the App, signed RS256.

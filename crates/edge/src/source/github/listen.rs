@@ -9,10 +9,11 @@ use super::json::{Comment, PullRequest, Review, time, written};
 use super::name::{Pull, named};
 use super::source::GithubSource;
 use super::view::{self, state};
+use crate::clock::wall;
 use crate::source::{Cursors, Heard, SourceError, depends_on};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::PoisonError;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use toci_core::event::{ChangeState, EventKind, ProjectName, TriggerEvent};
 use toci_core::pause::Pause;
 use toci_core::time::Time;
@@ -411,5 +412,5 @@ fn text(heads: &BTreeMap<u64, String>) -> String {
 }
 
 fn now() -> Time {
-    Time(0).after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    Time(0).after(wall())
 }

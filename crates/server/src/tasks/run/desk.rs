@@ -8,7 +8,7 @@ use super::nodes::Nodes;
 use super::recover;
 use super::stops::Order;
 use super::trouble::{Trouble, Troubles};
-use crate::clock::Clock;
+use crate::clock::now;
 use crate::config::RunConfig;
 use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::{Archived, Finished, LogError};
@@ -230,7 +230,7 @@ impl RunDesk {
     }
 
     fn begin(&self, wish: RunWish, news: News, ends: mpsc::Sender<Ended>) {
-        let first = Record::new(&wish, Clock::start().now());
+        let first = Record::new(&wish, now());
         let (view, order, marks) = self.enter(first);
         let parts = Arc::clone(&self.parts);
         let seen = view.subscribe();
@@ -451,7 +451,7 @@ impl Follower {
             // One that is known and not over says itself when it is.
             if known != Some(false) && self.answered.insert(*id) {
                 let update = RunUpdate::Finished {
-                    at: Clock::start().now(),
+                    at: now(),
                     result: RunResult::Canceled,
                     url: String::new(),
                     note: String::new(),
@@ -492,7 +492,7 @@ impl Follower {
                     known.over = true;
                 }
                 self.desk.settled.notify_waiters();
-                for trouble in table.troubles.count(&record, Clock::start().now()) {
+                for trouble in table.troubles.count(&record, now()) {
                     tracing::warn!(
                         of = trouble.of,
                         failures = trouble.failures,

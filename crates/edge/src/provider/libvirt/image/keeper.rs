@@ -1,6 +1,7 @@
 //! The one owner of a provider's images: does what is to be done with them, remembers how it ended.
 
 use super::build::{Build, recipe, tail};
+use crate::clock::wall;
 use crate::provider::libvirt::config::{Accelerator, LibvirtConfig, Shape};
 use crate::provider::libvirt::machine::{Boot, Machines};
 use crate::provider::libvirt::names;
@@ -8,7 +9,7 @@ use crate::provider::{ImageView, ProviderError};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use toci_core::node::{Image, ImageOutlook, ImageState, ImageStep, ImageWish, Images};
 use toci_core::time::Time;
 use tokio::sync::watch;
@@ -316,8 +317,7 @@ fn read(state: &Path) -> Vec<Image> {
 }
 
 fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    Time(0).after(wall())
 }
 
 /// Files of the same name and recipe that were built before, with the seconds of their builds.
