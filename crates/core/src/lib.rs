@@ -18,4 +18,5 @@ pub mod pause;
 pub mod pipeline;
 pub mod refused;
 pub mod run;
+pub mod shell;
 pub mod time;

@@ -1,9 +1,9 @@
 //! How OpenSSH's client is called everywhere: it asks nobody, reads nobody's settings, offers no key but ours, trusts no
 //! host key but the named ones, and does not wait on a dead link.
 
-use crate::node::quoted;
 use std::ffi::OsString;
 use std::path::Path;
+use toci_core::shell::quoted;
 
 /// Options that are always the same. A link that says nothing for 15 s is dead.
 const ALWAYS: [&str; 11] = [

@@ -13,6 +13,7 @@
 //! they know (their `/var/log`) the job fetches itself into `logs/`, as the origin's did.
 
 use crate::pipeline::RunResult;
+use crate::shell::quoted;
 use core::fmt::Write as _;
 use core::time::Duration;
 
@@ -258,10 +259,6 @@ fi
         );
     }
     out
-}
-
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// What is wrong with a folder or a path to be left out that somebody wants to add, if anything is.

@@ -10,4 +10,4 @@ mod session;
 mod sweep;
 pub mod unpack;
 
-pub use session::{SMALL_LIMIT, Session, SessionError, Step, quoted};
+pub use session::{SMALL_LIMIT, Session, SessionError, Step};

@@ -6,6 +6,7 @@ use crate::ssh;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+use toci_core::shell::quoted;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Longest time to put a file, or to send a signal.
@@ -94,12 +95,6 @@ pub struct Step {
     pub environment: String,
     /// The shell text.
     pub script: String,
-}
-
-/// One word for a shell.
-#[must_use]
-pub fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 impl Session {

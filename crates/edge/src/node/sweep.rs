@@ -88,7 +88,7 @@ pub(super) fn marked(mark: &str) -> String {
          mapfile -d '' -t e 2>/dev/null <$p/environ || continue; \
          for v in \"${{e[@]}}\"; do [ \"$v\" = {} ] && {{ kill -KILL $q 2>/dev/null && n=1; break; }}; done; done; \
          [ $n = 0 ] && exit 0; done 2>/dev/null; echo 'processes do not end' >&2; exit 1",
-        super::quoted(mark)
+        toci_core::shell::quoted(mark)
     )
 }
 

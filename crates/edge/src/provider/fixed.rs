@@ -111,8 +111,11 @@ impl Fixed {
         let Some(fixed) = self.claimed(name) else { return Ok(()) };
         let what = format!("clean {}", fixed.token());
         let session = self.machine(fixed).session;
-        let text =
-            format!("export TOCI_NODE={}\n{}\n", crate::node::quoted(name), self.config.cleanup);
+        let text = format!(
+            "export TOCI_NODE={}\n{}\n",
+            toci_core::shell::quoted(name),
+            self.config.cleanup
+        );
         let limit = self.config.cleanup_limit;
         session.run(&what, &text, b"", limit).await.map_err(|e| ProviderError::new(&what, &e))?;
         // The guard goes last, when the rest is as if it were new.

@@ -2,7 +2,6 @@
 
 use crate::git::Remote;
 use crate::http::{Http, Secret, Url};
-use crate::node::quoted;
 use crate::program::Call;
 use crate::ssh;
 use base64::Engine as _;
@@ -10,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::path::PathBuf;
 use std::time::Duration;
 use toci_core::event::SourceName;
+use toci_core::shell::quoted;
 
 /// Longest time that one call of Gerrit over SSH may take.
 pub const CALL_LIMIT: Duration = Duration::from_secs(120);

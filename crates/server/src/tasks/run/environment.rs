@@ -5,7 +5,8 @@ use crate::config::RunConfig;
 use crate::tasks::node::NodeHandle;
 use toci_core::pipeline::RunWish;
 use toci_core::run::variables::{Variables, branch, variables};
-use toci_edge::node::{Session, quoted};
+use toci_core::shell::quoted;
+use toci_edge::node::Session;
 
 /// What stands in the environment of everything that a run starts.
 pub(super) fn mark(wish: &RunWish) -> String {

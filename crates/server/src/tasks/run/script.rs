@@ -6,8 +6,9 @@ use crate::clock::Clock;
 use std::time::Duration;
 use toci_core::event::ProjectName;
 use toci_core::layout::Script;
+use toci_core::shell::quoted;
 use toci_edge::node::console::{Lines, Mask};
-use toci_edge::node::{Session, SessionError, Step, quoted};
+use toci_edge::node::{Session, SessionError, Step};
 use toci_edge::program::Group;
 use tokio::process::ChildStdout;
 

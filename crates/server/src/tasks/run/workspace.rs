@@ -10,8 +10,9 @@ use toci_core::event::{ProjectKey, ProjectName, Revision, SourceName};
 use toci_core::pipeline::{RunWish, Subject};
 use toci_core::run::variables::own_commit;
 use toci_core::run::workspace::{Candidate, Checkout, From, Rules, override_name};
+use toci_core::shell::quoted;
 use toci_edge::git::{Git, GitError, Mirrors};
-use toci_edge::node::{Session, SessionError, quoted};
+use toci_edge::node::{Session, SessionError};
 use toci_edge::program::CallError;
 use tokio::io::AsyncWriteExt as _;
 

@@ -14,8 +14,9 @@ use toci_core::pipeline::{RunUpdate, RunWish};
 use toci_core::run::record::{RunNode, SshWay};
 use toci_core::run::steps::Event;
 use toci_core::run::variables::{self, Variables};
+use toci_core::shell::quoted;
 use toci_edge::node::console::Mask;
-use toci_edge::node::{SMALL_LIMIT, Session, quoted};
+use toci_edge::node::{SMALL_LIMIT, Session};
 
 impl Drive {
     pub(super) async fn take_nodes(&mut self) -> Event {
