@@ -22,6 +22,7 @@ impl Broker {
         command: AdminCommand<'_>,
         out: &mut impl Outbox,
     ) -> AdminEffect {
+        self.answer_open_grab(from, out);
         let mut text = Vec::new();
         let mut effect = AdminEffect::None;
         match command {

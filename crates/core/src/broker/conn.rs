@@ -2,17 +2,19 @@
 
 use super::function::FunctionId;
 use super::job::JobNo;
-use super::vocabulary::{ConnId, Peer};
+use super::vocabulary::{ConnId, GrabStyle, Peer};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Whether a worker listens for `NOOP`.
+/// Whether a worker listens for `NOOP`, or for a job.
 ///
 /// ```text
 /// Awake --PRE_SLEEP--> Asleep --NOOP--> Woken --grab--> Awake
 ///   ^                    |                |
 ///   +------- grab -------+   no grab in time, PRE_SLEEP --> Asleep
+///
+/// Awake --grab after a job's end--> Waiting --a job, NO_JOB--> Awake
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
@@ -20,6 +22,13 @@ pub(super) enum Rest {
     Awake,
     /// It waits for a `NOOP`.
     Asleep,
+    /// It asked for a job right after it had ended one, and is not answered yet.
+    Waiting {
+        /// How it asked.
+        style: GrabStyle,
+        /// Steady time at which it hears that there is none.
+        until: Time,
+    },
     /// It got a `NOOP` for this function and is expected to ask for a job until then.
     Woken {
         /// For which function.
@@ -38,7 +47,7 @@ pub(super) struct Ability {
     pub(super) timeout: Option<Duration>,
     /// Order of registration.
     pub(super) registered: u64,
-    /// Place in the function's list of sleepers, while asleep.
+    /// Place in the function's list of sleepers, while asleep or waiting.
     pub(super) sleeper: u32,
 }
 
@@ -56,6 +65,8 @@ pub(super) struct Conn {
     pub(super) excepted: Option<JobNo>,
     /// It asked for `WORK_EXCEPTION`.
     pub(super) wants_exceptions: bool,
+    /// It has ended a job, and not asked for another one since.
+    pub(super) has_ended: bool,
 }
 
 impl Conn {
@@ -87,6 +98,7 @@ impl Conns {
             assigned: BTreeSet::new(),
             excepted: None,
             wants_exceptions: false,
+            has_ended: false,
         }));
         if let Some(index) = self.free.pop() {
             let slot = &mut self.slots[index as usize];

@@ -195,11 +195,34 @@ impl Broker {
         let woken_for = self.leave_rest(from);
         match self.next_job_for(from) {
             Some(number) => self.assign(now, from, number, style, out),
+            None if self.takes_ended(from) => self.wait_for_job(now, from, style),
             None => out.send(from, Message::NoJob),
         }
         if let Some(function) = woken_for {
             self.balance(now, function, out);
         }
+    }
+
+    /// A worker that waits for a job is called: it gets the best one that it can do.
+    pub(super) fn serve(
+        &mut self,
+        now: Now,
+        worker: ConnId,
+        style: GrabStyle,
+        out: &mut impl Outbox,
+    ) {
+        self.leave_rest(worker);
+        match self.next_job_for(worker) {
+            Some(number) => self.assign(now, worker, number, style, out),
+            None => out.send(worker, Message::NoJob),
+        }
+    }
+
+    /// Whether a worker outside has ended a job since it last asked for one.
+    fn takes_ended(&mut self, from: ConnId) -> bool {
+        let inside = self.is_inside(from);
+        let ended = self.conns.get_mut(from).is_some_and(|c| std::mem::take(&mut c.has_ended));
+        ended && !inside
     }
 
     /// High before normal before low; in each the order that the settings say. One pass over the
@@ -349,6 +372,9 @@ impl Broker {
                 }
             }
             WorkKind::Complete | WorkKind::Fail => {
+                if let Some(conn) = self.conns.get_mut(from) {
+                    conn.has_ended = true;
+                }
                 if let Some(job) = self.remove_job(number) {
                     for client in &job.clients {
                         out.send(*client, Message::Work { kind, handle, data });
@@ -358,6 +384,7 @@ impl Broker {
             WorkKind::Exception => {
                 if let Some(conn) = self.conns.get_mut(from) {
                     conn.excepted = Some(number);
+                    conn.has_ended = true;
                 }
                 if let Some(job) = self.remove_job(number) {
                     for client in &job.clients {

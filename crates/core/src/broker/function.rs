@@ -25,7 +25,7 @@ pub(super) struct Function {
     pub(super) workers: u32,
     /// Connections within the process that registered it.
     pub(super) inside: Vec<ConnId>,
-    /// Connections that registered it and sleep.
+    /// Connections that registered it and sleep, or wait for a job.
     pub(super) sleepers: Vec<ConnId>,
     /// Workers woken for it that have not yet asked for a job.
     pub(super) woken: u32,

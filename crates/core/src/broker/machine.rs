@@ -42,7 +42,7 @@ pub struct FunctionView {
 ///
 /// What holds after every call (and is checked by the tests):
 /// a job is in exactly one of the states of `JobState` and in exactly the indexes of that state;
-/// a function never has both a sleeping worker and a queued job that no woken worker is coming for.
+/// a function never has both a sleeping or waiting worker and a queued job that no woken worker is coming for.
 pub struct Broker {
     pub(super) settings: Settings,
     pub(super) acl: Option<Acl>,
@@ -57,6 +57,8 @@ pub struct Broker {
     /// Woken workers by the steady time until which they are counted on; old entries stay until
     /// their time comes.
     pub(super) woken: VecDeque<(Time, ConnId)>,
+    /// Workers that wait for a job by the steady time until which they do; the same holds for old entries.
+    pub(super) waiting: VecDeque<(Time, ConnId)>,
     /// Running jobs with a time limit, by steady time.
     pub(super) expiries: BTreeSet<(Time, JobNo)>,
     /// Scheduled jobs, by calendar time.
@@ -85,6 +87,7 @@ impl Broker {
             next_sequence: 1,
             next_registration: 1,
             woken: VecDeque::new(),
+            waiting: VecDeque::new(),
             expiries: BTreeSet::new(),
             scheduled: BTreeSet::new(),
         }
@@ -121,6 +124,7 @@ impl Broker {
         if self.conns.get(from).is_none() {
             return;
         }
+        self.answer_open_grab(from, out);
         match request {
             Request::CanDo { function, timeout_ms } => {
                 self.register(now, from, function, timeout_ms, out);
@@ -211,7 +215,7 @@ impl Broker {
     }
 
     /// What time has brought: job time limits, scheduled jobs, workers that were woken and did
-    /// not come. Call it when [`Broker::next_wake`] says so; calling it more often does no harm.
+    /// not come, or that wait for a job which does not come. Call it when [`Broker::next_wake`] says so; calling it more often does no harm.
     pub fn tick(&mut self, now: Now, out: &mut impl Outbox) {
         while let Some((until, conn)) = self.woken.front().copied() {
             if until > now.steady {
@@ -219,6 +223,13 @@ impl Broker {
             }
             self.woken.pop_front();
             self.overdue(now, conn, until, out);
+        }
+        while let Some((until, conn)) = self.waiting.front().copied() {
+            if until > now.steady {
+                break;
+            }
+            self.waiting.pop_front();
+            self.waited(conn, until, out);
         }
         while let Some((at, number)) = self.expiries.first().copied() {
             if at > now.steady {
@@ -241,7 +252,11 @@ impl Broker {
     pub fn next_wake(&self, now: Now) -> Option<Duration> {
         /// The calendar may jump, so a scheduled job is looked at this often.
         const CALENDAR_CHECK: Duration = Duration::from_secs(1);
-        let steady = [self.woken.front().map(|w| w.0), self.expiries.first().map(|e| e.0)];
+        let steady = [
+            self.woken.front().map(|w| w.0),
+            self.waiting.front().map(|w| w.0),
+            self.expiries.first().map(|e| e.0),
+        ];
         let steady = steady.into_iter().flatten().map(|at| at.since(now.steady));
         let calendar = self.scheduled.first().map(|s| s.0.since(now.calendar).min(CALENDAR_CHECK));
         steady.chain(calendar).min()

@@ -28,9 +28,9 @@ pub use choices::CHOICES;
 pub use machine::{Broker, Figures, FunctionView};
 pub use settings::{
     CLIENT_ID_MAX_BYTES, Cancel, ClientLoss, Coalescing, Exceptions, Expiry,
-    FUNCTION_NAME_MAX_BYTES, ForeignWork, GEARMAND_UNIQUE_MAX_BYTES, GrabOrder, HANDLE_MAX_BYTES,
-    HandleHost, JOB_TIMEOUT_MIN_MS, Limits, LineEnd, PROGRESS_MAX_BYTES, Settings, ShutdownBy,
-    UNIQUE_MAX_BYTES, WAKE_PATIENCE_US, WorkerLoss,
+    FUNCTION_NAME_MAX_BYTES, ForeignWork, GEARMAND_UNIQUE_MAX_BYTES, GRAB_PATIENCE_US, GrabOrder,
+    HANDLE_MAX_BYTES, HandleHost, JOB_TIMEOUT_MIN_MS, Limits, LineEnd, PROGRESS_MAX_BYTES,
+    Settings, ShutdownBy, UNIQUE_MAX_BYTES, WAKE_PATIENCE_US, WorkerLoss,
 };
 pub use vocabulary::{
     AclVerb, AdminCommand, AdminEffect, Assignment, ConnId, GrabStyle, Message, Now, Outbox, Peer,

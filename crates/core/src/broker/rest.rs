@@ -1,12 +1,15 @@
 //! Registration of functions, sleeping and waking. A queued job wakes one sleeping worker that can
 //! do it, not all; if that one goes away, is busy with something else or is not heard of within
-//! [`WAKE_PATIENCE_US`], another is woken.
+//! [`WAKE_PATIENCE_US`], another is woken. A worker that asks for the next job right after it has ended one may wait for
+//! it: up to [`GRAB_PATIENCE_US`] a job that comes is its answer, and neither sleep nor wake-up is spent.
 
 use super::conn::{Ability, Rest};
 use super::function::FunctionId;
 use super::machine::Broker;
-use super::settings::{FUNCTION_NAME_MAX_BYTES, JOB_TIMEOUT_MIN_MS, WAKE_PATIENCE_US};
-use super::vocabulary::{ConnId, Message, Now, Outbox};
+use super::settings::{
+    FUNCTION_NAME_MAX_BYTES, GRAB_PATIENCE_US, JOB_TIMEOUT_MIN_MS, WAKE_PATIENCE_US,
+};
+use super::vocabulary::{ConnId, GrabStyle, Message, Now, Outbox};
 use crate::time::Time;
 use std::time::Duration;
 
@@ -116,7 +119,7 @@ impl Broker {
             // It still listens for a NOOP, should it register something.
             Rest::Asleep => self.set_rest(from, Rest::Asleep),
             Rest::Woken { .. } | Rest::Overdue => self.set_rest(from, Rest::Overdue),
-            Rest::Awake => {}
+            Rest::Awake | Rest::Waiting { .. } => {}
         }
         if let Some(function) = woken_for {
             self.balance(now, function, out);
@@ -194,7 +197,7 @@ impl Broker {
                 self.functions[function].woken -= 1;
                 Some(function)
             }
-            Rest::Asleep => {
+            Rest::Asleep | Rest::Waiting { .. } => {
                 // Most workers have one function; only others need the list.
                 match self.conns.get(id).map(|c| &c.abilities) {
                     Some(abilities) if abilities.len() == 1 => {
@@ -223,14 +226,44 @@ impl Broker {
         if let Some(function) = wanted {
             self.wake(now, from, function, out);
         } else {
-            let all: Vec<FunctionId> = conn.abilities.keys().copied().collect();
-            self.set_rest(from, Rest::Asleep);
-            for function in all {
-                self.add_sleeper(from, function);
-            }
+            self.lie_down(from, Rest::Asleep);
         }
         if let Some(function) = woken_for {
             self.balance(now, function, out);
+        }
+    }
+
+    /// Into the lists of those that a job may call.
+    fn lie_down(&mut self, id: ConnId, rest: Rest) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.rest = rest;
+        let all: Vec<FunctionId> = conn.abilities.keys().copied().collect();
+        for function in all {
+            self.add_sleeper(id, function);
+        }
+    }
+
+    /// There is no job for a worker that has just ended one; one may come at once.
+    pub(super) fn wait_for_job(&mut self, now: Now, from: ConnId, style: GrabStyle) {
+        let until = Time(now.steady.0.saturating_add(GRAB_PATIENCE_US));
+        self.lie_down(from, Rest::Waiting { style, until });
+        self.waiting.push_back((until, from));
+    }
+
+    /// No job came in time.
+    pub(super) fn waited(&mut self, id: ConnId, time: Time, out: &mut impl Outbox) {
+        match self.rest(id) {
+            Rest::Waiting { until, .. } if until == time => self.answer_open_grab(id, out),
+            _ => {}
+        }
+    }
+
+    /// Answers are in the order of what was asked: before anything else is said to a worker that waits for a job, it hears
+    /// that there is none.
+    pub fn answer_open_grab(&mut self, from: ConnId, out: &mut impl Outbox) {
+        if let Rest::Waiting { .. } = self.rest(from) {
+            self.leave_rest(from);
+            out.send(from, Message::NoJob);
         }
     }
 
@@ -242,12 +275,16 @@ impl Broker {
         out.send(id, Message::Noop);
     }
 
-    /// Wake sleeping workers until each queued job of `function` has one coming.
+    /// Give queued jobs of `function` to workers that wait, and wake sleeping ones until each has one coming.
     pub(super) fn balance(&mut self, now: Now, function: FunctionId, out: &mut impl Outbox) {
         while self.functions[function].wants_a_worker() {
             let Some(sleeper) = self.functions[function].sleepers.last().copied() else { break };
-            self.leave_rest(sleeper);
-            self.wake(now, sleeper, function, out);
+            if let Rest::Waiting { style, .. } = self.rest(sleeper) {
+                self.serve(now, sleeper, style, out);
+            } else {
+                self.leave_rest(sleeper);
+                self.wake(now, sleeper, function, out);
+            }
         }
     }
 

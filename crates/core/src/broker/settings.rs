@@ -18,6 +18,10 @@ pub const PROGRESS_MAX_BYTES: usize = 32;
 pub const JOB_TIMEOUT_MIN_MS: u64 = 1000;
 /// How long a woken worker may take to ask for a job before another one is woken, in microseconds.
 pub const WAKE_PATIENCE_US: i64 = 500_000;
+/// How long the next job of a worker that has just ended one may take to come before the worker hears that there is none, in
+/// microseconds. Its client, or another, often has that job ready: then neither sleep nor wake-up is needed in between.
+/// Short beside the work that workers of several servers might do meanwhile.
+pub const GRAB_PATIENCE_US: i64 = 10_000;
 
 /// How much the broker holds at most. Reaching a limit refuses the request with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

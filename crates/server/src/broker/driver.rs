@@ -349,6 +349,7 @@ impl Driver {
     /// A connection ends. What it was told before is still sent: a peer that asks `status` and
     /// closes its half gets the answer.
     fn lose(&mut self, id: ConnId) {
+        self.engine.broker.answer_open_grab(id, &mut self.engine.outlets);
         let Some(conn) = self.engine.outlets.remove_socket(id) else { return };
         self.connections -= 1;
         self.engine.forget_input(conn.input.len());

@@ -156,11 +156,13 @@ impl Engine {
 
     fn bad_request(&mut self, id: ConnId, error: BadRequest) {
         tracing::debug!(conn = id.index(), %error, "a Gearman packet was refused");
+        self.broker.answer_open_grab(id, &mut self.outlets);
         self.outlets.send(id, Message::Error { code: error.code(), text: error.text() });
     }
 
     fn broken(&mut self, id: ConnId, error: FrameError) {
         tracing::info!(conn = id.index(), %error, "closing a Gearman connection");
+        self.broker.answer_open_grab(id, &mut self.outlets);
         match error {
             FrameError::LineTooLong => {
                 let text = b"ERR INVALID_ARGUMENTS The+line+is+too+long\n";

@@ -55,6 +55,8 @@ struct Run {
     handles: Vec<String>,
     /// Assigned and not ended, with its worker; a job must never be in here twice.
     running: HashMap<String, ConnId>,
+    /// Grabs of each connection that have no answer yet.
+    open_grabs: HashMap<ConnId, usize>,
 }
 
 impl Run {
@@ -80,7 +82,9 @@ impl Run {
             }
             Step::Drop(f) => {
                 if let Some(id) = self.conn(0) {
-                    self.world.admin(id, AdminCommand::DropFunction(name(*f).as_bytes()));
+                    let function = name(*f);
+                    let drop = AdminCommand::DropFunction(function.as_bytes());
+                    self.world.broker.admin(id, drop, &mut self.world.said);
                 }
             }
             Step::Cancel(j) => {
@@ -125,7 +129,10 @@ impl Run {
             Step::CantDo(_, f) => w.ask(id, Request::CantDo { function: name(*f).as_bytes() }),
             Step::Reset(_) => w.ask(id, Request::ResetAbilities),
             Step::Sleep(_) => w.ask(id, Request::PreSleep),
-            Step::Grab(_) => w.grab(id),
+            Step::Grab(_) => {
+                *self.open_grabs.entry(id).or_default() += 1;
+                w.grab(id);
+            }
             Step::Submit(_, f, precedence, unique, background) => {
                 let function = name(*f);
                 let unique = ["", "u", "v", "-"][usize::from(*unique)];
@@ -172,7 +179,9 @@ impl Run {
                 let mut words = line.split(' ');
                 match (words.next(), words.next()) {
                     (Some("CREATED"), Some(handle)) => self.handles.push(handle.to_owned()),
+                    (Some("NO_JOB"), _) => self.answered(id)?,
                     (Some("ASSIGN"), _) => {
+                        self.answered(id)?;
                         let handle = words.next().unwrap_or_default().to_owned();
                         prop_assert!(self.conns.contains(&id), "assigned to one that has gone");
                         self.running.insert(handle, id);
@@ -183,6 +192,13 @@ impl Run {
         }
         self.check_totals()?;
         self.world.broker.check_invariants().map_err(TestCaseError::fail)
+    }
+
+    fn answered(&mut self, id: ConnId) -> Result<(), TestCaseError> {
+        let open = self.open_grabs.entry(id).or_default();
+        prop_assert!(*open > 0, "an answer to nothing");
+        *open -= 1;
+        Ok(())
     }
 
     fn check_totals(&mut self) -> Result<(), TestCaseError> {
@@ -212,10 +228,15 @@ proptest! {
         let settings = if gearmand { Settings::gearmand("h") } else { Settings::geard() };
         let world = World::new(settings);
         let mut run =
-            Run { world, conns: Vec::new(), handles: Vec::new(), running: HashMap::new() };
+            Run { world, conns: vec![], handles: vec![], running: HashMap::new(), open_grabs: HashMap::new() };
         for step in &steps {
             run.apply(step);
             run.check()?;
+        }
+        run.world.pass(GRAB_PATIENCE_US);
+        run.check()?;
+        for id in &run.conns {
+            prop_assert_eq!(run.open_grabs.get(id).copied().unwrap_or(0), 0, "each grab is answered once");
         }
         // When all have gone, nothing is left but what was submitted in the background.
         for id in run.conns.clone() {
@@ -279,7 +300,7 @@ impl Broker {
             for (place, sleeper) in function.sleepers.iter().enumerate() {
                 let conn = self.conns.get(*sleeper).ok_or("a sleeper has gone")?;
                 let at = conn.abilities.get(&id).map(|a| a.sleeper as usize);
-                if at != Some(place) || conn.rest != Rest::Asleep {
+                if at != Some(place) || !matches!(conn.rest, Rest::Asleep | Rest::Waiting { .. }) {
                     return Err("a sleeper does not know its place".to_owned());
                 }
             }

@@ -33,8 +33,59 @@ fn a_job_goes_to_the_one_sleeper_and_back() {
     w.ask(client, Request::GetStatus { handle: handle.as_bytes() });
     assert_eq!(w.heard(client), [format!("KNOWN {handle} false false 0/0 None")]);
     w.grab(worker);
+    w.pass(GRAB_PATIENCE_US);
     assert_eq!(w.heard(worker), ["NO_JOB"]);
     assert_eq!(w.admin(client, AdminCommand::Status), "f\t0\t0\t1\ng\t0\t0\t1\n.\n");
+}
+
+#[test]
+fn who_has_just_ended_a_job_waits_a_moment_for_the_next() {
+    let mut w = World::new(Settings::geard());
+    let (client, worker) = (w.connect(), w.sleeper("f"));
+    let first = w.submit(client, "f");
+    w.grab(worker);
+    w.done(worker, WorkKind::Complete, &first, "");
+    w.heard(worker);
+    w.grab(worker);
+    assert_eq!(w.heard(worker), [""; 0], "a next job may come");
+    w.heard(client);
+    let second = w.submit(client, "f");
+    assert_eq!(w.heard(worker), [format!("ASSIGN Unique {second} f [] x")], "no NOOP between");
+
+    w.done(worker, WORK_FAIL, &second, "");
+    w.grab(worker);
+    w.ask(worker, Request::Echo { data: b"?" });
+    assert_eq!(w.heard(worker), ["NO_JOB", "ECHO ?"], "answers are in order");
+    w.grab(worker);
+    assert_eq!(w.heard(worker), ["NO_JOB"], "only right after a job");
+}
+
+#[test]
+fn patience_has_an_end_and_the_worker_may_go_meanwhile() {
+    let mut w = World::new(Settings::geard());
+    let client = w.connect();
+    let workers = [w.sleeper("f"), w.sleeper("f")];
+    let handles = workers.map(|worker| {
+        w.submit(client, "f");
+        w.grab(worker);
+        let assigned = w.heard(worker).pop().unwrap();
+        w.heard(client);
+        assigned.split(' ').nth(2).unwrap().to_owned()
+    });
+    for (worker, handle) in workers.iter().zip(&handles) {
+        w.done(*worker, WorkKind::Complete, handle, "");
+        w.grab(*worker);
+    }
+    w.disconnect(workers[1]);
+    w.pass(GRAB_PATIENCE_US - 1);
+    assert_eq!(w.heard(workers[0]), [""; 0]);
+    w.pass(1);
+    assert_eq!(w.heard(workers[0]), ["NO_JOB"]);
+    w.heard(client);
+    w.submit(client, "f");
+    assert_eq!(w.heard(workers[0]), [""; 0], "it does not sleep yet");
+    w.ask(workers[0], Request::PreSleep);
+    assert_eq!(w.heard(workers[0]), ["NOOP"]);
 }
 
 #[test]
