@@ -13,6 +13,19 @@ use toci_core::time::Time;
 
 /// Commits that are remembered at most; they never change.
 const COMMITS_MAX: usize = 50_000;
+/// A commit that touches more files is read anew each time.
+const FILES_KEPT_MAX: usize = 500;
+/// A commit, and what it touches on top of its first parent; with the revision it makes one call of git.
+const COMMIT: [&str; 8] = [
+    "log",
+    "-1",
+    "-m",
+    "--first-parent",
+    "--name-only",
+    "--no-renames",
+    "-z",
+    "--format=%an%n%ae%n%at%n%P%n%B%x00",
+];
 /// Commits between a change and its branch that are looked at for changes which it needs.
 const SERIES_MAX: &str = "--max-count=200";
 
@@ -24,6 +37,8 @@ pub(super) struct Commit {
     at_s: i64,
     parents: Vec<Revision>,
     message: String,
+    /// What it touches on top of its first parent; a first commit touches all that it has.
+    files: Vec<String>,
 }
 
 pub(super) type Commits = BTreeMap<Revision, Commit>;
@@ -84,24 +99,19 @@ impl GitSource {
             .ok_or_else(|| self.refused(format!("change {} has no branch", of.number)))?;
         let reference = RefName::new(patchset_ref(of.number, of.patchset))
             .map_err(|e| self.refused(e.to_string()))?;
+        let tip = known.refs.get(&format!("refs/heads/{branch}"));
         let inside = async {
             let mirror = self.mirrors.open(&project).await?;
             let commit = self.commit(&mirror, &of.revision).await?;
-            let tip = mirror.resolve(&format!("refs/heads/{branch}")).await?;
-            let base = match &tip {
-                Some(tip) => base_of(&mirror, tip, &of.revision).await?,
+            let outside = match tip {
+                Some(tip) => Some(outside(&mirror, tip, &of.revision).await?),
                 None => None,
             };
-            let files = files(&mirror, base.as_ref(), &of.revision).await?;
-            let series = match &tip {
-                Some(tip) => series(&mirror, tip, &of.revision).await?,
-                None => Vec::new(),
-            };
-            Ok((commit, base, files, series))
+            Ok((commit, outside))
         };
-        let (commit, base, files, series) = inside.await.map_err(|e: GitError| self.failed(&e))?;
-        let in_branch = base.as_ref() == Some(&of.revision);
-        let mut needs = self.series_keys(of, known, &series);
+        let (commit, outside) = inside.await.map_err(|e: GitError| self.failed(&e))?;
+        let in_branch = outside.as_ref().is_some_and(Vec::is_empty);
+        let mut needs = self.series_keys(of, known, &outside.unwrap_or_default());
         for footer in depends_on(&commit.message) {
             for key in self.keys_of(&footer).await? {
                 if key.number != of.number && !needs.contains(&key) {
@@ -126,10 +136,10 @@ impl GitSource {
             owner: commit.author.clone(),
             topic: String::new(),
             hashtags: Vec::new(),
-            files: Some(files),
             approvals: approvals(&known.refs, of, Time(commit.at_s.saturating_mul(1_000_000))),
             submit: Vec::new(),
             needed_by: self.needing(of, &commit).await?,
+            files: Some(commit.files),
             message: commit.message,
             needs,
             branch,
@@ -150,8 +160,9 @@ impl GitSource {
                 by_revision.insert(revision, (number, patchset));
             }
         }
-        let found = series.iter().filter_map(|revision| by_revision.get(revision));
-        found
+        let others = series.iter().filter(|revision| **revision != of.revision);
+        others
+            .filter_map(|revision| by_revision.get(revision))
             .filter(|(number, _)| *number != of.number)
             .map(|(number, patchset)| self.change_key(*number, *patchset))
             .collect()
@@ -166,20 +177,13 @@ impl GitSource {
         if let Some(commit) = known {
             return Ok(commit);
         }
-        let arguments =
-            ["log", "-1", "--format=%an%n%ae%n%at%n%P%n%B", "--end-of-options", revision.as_str()];
+        let arguments = COMMIT.into_iter().chain(["--end-of-options", revision.as_str()]);
+        let arguments: Vec<&str> = arguments.collect();
         let text = mirror.git.local(&arguments).await?;
-        let mut lines = text.splitn(5, '\n');
-        let mut next = || lines.next().unwrap_or_default().to_owned();
-        let (name, email, at, parents, message) = (next(), next(), next(), next(), next());
-        let username = email.split('@').next().unwrap_or_default().to_owned();
-        let parents = parents.split_whitespace().filter_map(|p| Revision::new(p).ok()).collect();
-        let commit = Commit {
-            author: Person { username, email, name },
-            at_s: at.parse().unwrap_or(0),
-            parents,
-            message,
-        };
+        let commit = read_commit(&text);
+        if commit.files.len() > FILES_KEPT_MAX {
+            return Ok(commit);
+        }
         let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         if commits.len() >= COMMITS_MAX {
             commits.clear();
@@ -327,49 +331,31 @@ fn approvals(refs: &Snapshot, of: &Patchset, at: Time) -> Vec<Approval> {
     .collect()
 }
 
-async fn base_of(
-    mirror: &Mirror,
-    tip: &Revision,
-    revision: &Revision,
-) -> Result<Option<Revision>, GitError> {
-    let arguments = ["merge-base", tip.as_str(), revision.as_str()];
-    let ended = mirror.git.ask(&arguments, b"", crate::git::LOCAL_LIMIT).await?;
-    match ended.code {
-        Some(0) => Ok(Revision::new(ended.text().trim()).ok()),
-        Some(1) => Ok(None),
-        Some(_) | None => Err(mirror.git.failed(&arguments, &ended)),
+/// Reads what [`COMMIT`] writes: what the commit says, two NULs, a line feed, the names of the files with a NUL after each.
+fn read_commit(text: &str) -> Commit {
+    let (said, files) = text.split_once('\0').unwrap_or((text, ""));
+    let mut lines = said.splitn(5, '\n');
+    let mut next = || lines.next().unwrap_or_default().to_owned();
+    let (name, email, at, parents, message) = (next(), next(), next(), next(), next());
+    let username = email.split('@').next().unwrap_or_default().to_owned();
+    let parents = parents.split_whitespace().filter_map(|p| Revision::new(p).ok()).collect();
+    let files = files.strip_prefix("\0\n").unwrap_or_default();
+    Commit {
+        author: Person { username, email, name },
+        at_s: at.parse().unwrap_or(0),
+        parents,
+        message: message.trim_end_matches('\n').to_owned(),
+        files: files.split('\0').filter(|f| !f.is_empty()).map(str::to_owned).collect(),
     }
 }
 
-/// What the change's own commit touches: on top of its first parent.
-async fn files(
-    mirror: &Mirror,
-    base: Option<&Revision>,
-    revision: &Revision,
-) -> Result<Vec<String>, GitError> {
-    let parent = format!("{revision}^1");
-    let arguments = match base {
-        Some(_) => vec!["diff", "--name-only", "-z", "--no-renames", &parent, revision.as_str()],
-        None => vec!["ls-tree", "-r", "-z", "--name-only", revision.as_str()],
-    };
-    let text = match mirror.git.local(&arguments).await {
-        // A first commit has no parent.
-        Err(GitError::Failed { .. }) => {
-            mirror.git.local(&["ls-tree", "-r", "-z", "--name-only", revision.as_str()]).await?
-        }
-        other => other?,
-    };
-    Ok(text.split('\0').filter(|f| !f.is_empty()).map(str::to_owned).collect())
-}
-
-/// The commits that come with the change and are not in its branch, the nearest first, without its own.
-async fn series(
+/// The commits that come with the change and are not in its branch, the nearest first, its own among them; none: it is in the branch.
+async fn outside(
     mirror: &Mirror,
     tip: &Revision,
     revision: &Revision,
 ) -> Result<Vec<Revision>, GitError> {
     let not = format!("^{tip}");
     let text = mirror.git.local(&["rev-list", SERIES_MAX, revision.as_str(), not.as_str()]).await?;
-    let all = text.lines().filter_map(|line| Revision::new(line).ok());
-    Ok(all.filter(|r| r != revision).collect())
+    Ok(text.lines().filter_map(|line| Revision::new(line).ok()).collect())
 }
