@@ -24,16 +24,22 @@ fi
 DEBIAN_FRONTEND=noninteractive apt-get "$@"
 "#;
 
+/// What builds, tests and the demo need.
+pub(crate) const PACKAGES: &str = "xtask/packages.txt";
+/// What only benchmarks need.
+pub(crate) const BENCH_PACKAGES: &str = "xtask/packages-bench.txt";
+
 /// Install what is missing.
 pub(crate) fn run() -> Result<()> {
-    packages()?;
+    packages(PACKAGES)?;
     // No Debian package has it: Maven fetches it once, outside of the source tree.
     shell::run(Command::new(shell::root().join("examples/gerrit/gerrit.sh")).arg("fetch"))
         .context("fetching the real Gerrit, which tests and `toci demo --gerrit` run")
 }
 
-fn packages() -> Result<()> {
-    let list = shell::root().join("xtask/packages.txt");
+/// Install what is missing of a list, named from the root of the tree.
+pub(crate) fn packages(list: &str) -> Result<()> {
+    let list = shell::root().join(list);
     let text = fs::read_to_string(&list).with_context(|| list.display().to_string())?;
     let wanted = parse(&text);
     let missing = missing(&wanted)?;

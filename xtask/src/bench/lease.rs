@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -102,8 +102,6 @@ struct Bench {
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
     let examples = cargo::build_quick()?.join("examples");
-    ensure!(Path::new("/usr/bin/etcd").exists(), "etcd: apt-get install etcd-server");
-    ensure!(Path::new(ZOOKEEPER).exists(), "ZooKeeper: apt-get install zookeeper");
     let mut bench = Bench {
         generator: examples.join("lease_load"),
         python: kazoo_of_pypi()?,

@@ -11,6 +11,8 @@ mod te;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::install;
+
 pub(crate) use report::Report;
 
 /// Options of `cargo xtask bench`.
@@ -42,6 +44,8 @@ enum Name {
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    install::run()?;
+    install::packages(install::BENCH_PACKAGES)?;
     let names =
         if options.names.is_empty() { Name::value_variants() } else { options.names.as_slice() };
     let mut missed = Vec::new();
