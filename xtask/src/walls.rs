@@ -76,6 +76,9 @@ const NOT_IN_CORE: [&str; 18] = [
     "rand::",
 ];
 
+/// Paths within the server that the sources of a folder may not name: who drives does not know who asks.
+const WITHIN_SERVER: [(&str, &str); 1] = [("crates/server/src/tasks/", "crate::api")];
+
 #[derive(Debug, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -111,6 +114,13 @@ pub(crate) fn violations() -> Result<Vec<String>> {
             let text =
                 fs::read_to_string(shell::root().join(&file)).with_context(|| file.clone())?;
             found.extend(impurities(&file, &text));
+        }
+        for (folder, path) in WITHIN_SERVER {
+            if file.starts_with(folder) && file.ends_with(".rs") {
+                let text =
+                    fs::read_to_string(shell::root().join(&file)).with_context(|| file.clone())?;
+                found.extend(turned_arrows(&file, &text, path));
+            }
         }
     }
     Ok(found)
@@ -160,6 +170,15 @@ fn impurities(file: &str, text: &str) -> Vec<String> {
     found
 }
 
+/// Lines, of tests as well, that name a path which they may not.
+fn turned_arrows(file: &str, text: &str, path: &str) -> Vec<String> {
+    let lines = text.lines().enumerate();
+    let named = lines.filter(|(_, line)| has_word(line.split("//").next().unwrap_or(line), path));
+    let told =
+        |(number, _)| format!("{file}:{}: `{path}` is above it: ARCHITECTURE.md", number + 1);
+    named.map(told).collect()
+}
+
 /// `word` in `line`, not as part of a longer name.
 fn has_word(line: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
@@ -193,6 +212,13 @@ mod tests {
         assert_eq!(arrows(&package("toci-new", "serde", None)).len(), 1);
         assert_eq!(arrows(&package("toci-client", "toci-server", Some("dev"))).len(), 0);
         assert_eq!(arrows(&package("toci-store", "sqlx", None)).len(), 0);
+    }
+
+    #[test]
+    fn arrows_within_the_server_are_not_turned() {
+        let text = "use crate::api::Relay;\n// crate::api\nuse crate::apiary;\n";
+        let found = turned_arrows("t.rs", text, "crate::api");
+        assert_eq!(found, ["t.rs:1: `crate::api` is above it: ARCHITECTURE.md"]);
     }
 
     #[test]

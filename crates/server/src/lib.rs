@@ -11,6 +11,7 @@ mod gate;
 mod listen;
 mod lockenv;
 mod metrics;
+mod relay;
 mod run;
 pub mod tasks;
 

@@ -1,6 +1,6 @@
 //! The whole server: store, lease book, broker, API; from start to stop.
 
-use crate::api::{Api, Relay, router};
+use crate::api::{Api, router};
 use crate::auth::{Auth, TokenError};
 use crate::broker::{self, AclFileError, BrokerError, BrokerHandle, BrokerServer};
 use crate::config::{GateConfig, GearmanConfig, NodeConfig, Origin, ServerConfig};
@@ -8,6 +8,7 @@ use crate::gate::{GateParts, GateStartError, Neighbours};
 use crate::listen::{ListenError, Listeners};
 use crate::lockenv::Lockenv;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::tasks::lease::{BookError, LeaseBook};
 use crate::tasks::log::{LogError, LogStore};
 use crate::tasks::node::NodePool;

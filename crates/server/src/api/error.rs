@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use toci_store::StoreError;
 use toci_wire::api::{ApiError, ErrorBody, ErrorKind};
 
+use crate::relay::RelayError;
 use crate::tasks::lease::{BookError, store_failure};
 
 /// An answer that is not 2xx.
@@ -78,6 +79,30 @@ impl From<BookError> for Problem {
         let status =
             StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Problem { status, error: error.api_error() }
+    }
+}
+
+impl From<RelayError> for Problem {
+    fn from(error: RelayError) -> Problem {
+        let message = error.to_string();
+        match error {
+            RelayError::HostGone(_) => Problem::failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "host_cut_off",
+                message,
+                "try again when `toci host show` says that it is",
+            ),
+            RelayError::HostBusy(_) => Problem::failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "host_busy",
+                message,
+                "try again in a moment",
+            ),
+            RelayError::NobodyWaits(_) => {
+                let hint = "stop working on it";
+                Problem::refused(StatusCode::GONE, "operation_gone", message, hint)
+            }
+        }
     }
 }
 

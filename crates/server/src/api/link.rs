@@ -2,9 +2,9 @@
 
 use super::error::Problem;
 use super::extract::{Caller, Question, host_id, te_id};
-use super::relay::{Answer, Passage};
 use super::sse;
 use super::state::Shared;
+use crate::relay::{Answer, Passage};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::CONTENT_TYPE;

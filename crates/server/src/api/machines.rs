@@ -2,8 +2,8 @@
 
 use super::error::Problem;
 use super::extract::{Caller, Question, host_id, te_id};
-use super::relay::{Answer, Ticket, host_gone};
 use super::state::{Shared, StreamGuard};
+use crate::relay::{Answer, RelayError, Ticket};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
@@ -83,8 +83,10 @@ fn start(
     input: Option<Body>,
 ) -> Result<Ticket, Problem> {
     api.metrics.operations.add(1);
-    api.relay.start(&target.host, &target.te, target.generation, kind, input).inspect_err(|_| {
+    let started = api.relay.start(&target.host, &target.te, target.generation, kind, input);
+    started.map_err(|error| {
         api.metrics.operations_failed.add(1);
+        error.into()
     })
 }
 
@@ -124,7 +126,7 @@ fn judged(
         Ok(Ok(Answer::Result(OperationResult::Failed { message }))) => {
             Problem::failed(StatusCode::BAD_GATEWAY, "host_failed", message, "")
         }
-        Ok(Ok(Answer::HostGone) | Err(_)) => host_gone(&target.host),
+        Ok(Ok(Answer::HostGone) | Err(_)) => RelayError::HostGone(target.host.clone()).into(),
         Ok(Ok(answer)) => return Ok(answer),
         Err(_) => Problem::failed(
             StatusCode::GATEWAY_TIMEOUT,

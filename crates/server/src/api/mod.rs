@@ -13,7 +13,6 @@ mod machines;
 mod nodes;
 mod openapi;
 mod pipelines;
-mod relay;
 mod router;
 mod runs;
 mod sse;
@@ -25,8 +24,5 @@ mod zuul;
 
 pub use openapi::document;
 
-#[cfg(test)]
-pub(crate) use relay::HostLink;
-pub(crate) use relay::{Answer, Relay};
 pub(crate) use router::router;
 pub(crate) use state::{Api, Shared};

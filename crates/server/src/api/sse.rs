@@ -3,6 +3,7 @@
 use super::error::Problem;
 use super::state::{Shared, StreamGuard};
 use crate::auth::Identity;
+use crate::relay::HostLink;
 use crate::tasks::lease::Change;
 use crate::tasks::node::{NodeNews, NodePool};
 use crate::tasks::pipeline::News;
@@ -23,8 +24,6 @@ use toci_wire::api::{
     EVENT_RUN, EVENT_TESTENV, Gone, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
 };
 use tokio::sync::{broadcast, watch};
-
-use super::relay::HostLink;
 
 /// Something that yields events until it is over.
 trait Source: Send + 'static {

@@ -1,10 +1,10 @@
 //! What all handlers share.
 
-use super::relay::Relay;
 use crate::auth::{Auth, Identity};
 use crate::broker::BrokerHandle;
 use crate::gate::GateParts;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::LogStore;
 use crate::tasks::node::NodePool;

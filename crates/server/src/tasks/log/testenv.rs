@@ -1,7 +1,7 @@
 //! What a test environment's host sees of it: power, definitions and the switch, the machines' serial consoles, and what
 //! stands on their screens. It is fetched before the lease is given back: afterwards the machines are reset.
 
-use crate::api::{Answer, Relay};
+use crate::relay::{Answer, Relay, RelayError};
 use crate::tasks::lease::LeaseBook;
 use axum::body::Body;
 use futures_util::{StreamExt, stream};
@@ -140,7 +140,7 @@ impl TestenvLogs {
         let started = self.relay.start(&want.host, &want.testenv, want.generation, want.kind, None);
         let mut ticket = match started {
             Ok(ticket) => ticket,
-            Err(problem) => return Some(format!("{name}: {}", problem.error.message)),
+            Err(error) => return Some(format!("{name}: {error}")),
         };
         match (&mut ticket.answer).await {
             Ok(Answer::Output(body)) => match save(body, &want.into, want.keep).await {
@@ -155,7 +155,7 @@ impl TestenvLogs {
             )) => Some(format!("{name}: {message}")),
             Ok(Answer::Result(_)) => Some(format!("{name}: the host answered another question")),
             Ok(Answer::HostGone) | Err(_) => {
-                Some(format!("{name}: the host {} is not connected", want.host))
+                Some(format!("{name}: {}", RelayError::HostGone(want.host)))
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use super::console::make_folder;
 use super::environment::Places;
-use crate::api::Relay;
+use crate::relay::Relay;
 use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::TestenvLogs;
 use std::path::Path;

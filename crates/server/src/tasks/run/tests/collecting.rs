@@ -2,7 +2,7 @@
 
 use super::testenvs::{fake_host, host_id, leases, with_te};
 use super::world::*;
-use crate::api::{Answer, HostLink, Relay};
+use crate::relay::{Answer, HostLink, Relay};
 use crate::tasks::run::collect::look;
 use axum::body::Body;
 use bytes::Bytes;

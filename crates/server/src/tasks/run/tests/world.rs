@@ -2,8 +2,8 @@
 
 use super::git::git;
 use super::job;
-use crate::api::Relay;
 use crate::config::{RunConfig, SecretConfig};
+use crate::relay::Relay;
 use crate::tasks::lease::{LeaseBook, Policy};
 use crate::tasks::log::{Archived, Finished, LogError};
 use crate::tasks::node::{NodeError, NodeHandle, NodeRequest};

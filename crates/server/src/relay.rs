@@ -8,9 +8,7 @@
 //! Bytes are never kept here: the body of the one's request becomes the body of the other's answer, so whoever
 //! reads slowly slows the sender. A ticket that is dropped (its caller left) forgets the operation.
 
-use super::error::Problem;
 use axum::body::Body;
-use axum::http::StatusCode;
 use bytes::Bytes;
 use futures_util::Stream;
 use std::collections::HashMap;
@@ -23,6 +21,20 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Most operations of one host under way.
 pub(crate) const OPERATIONS_PER_HOST_MAX: usize = 64;
+
+/// Why an operation does not go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RelayError {
+    /// The host is not there.
+    #[error("the host {0} is not connected")]
+    HostGone(HostId),
+    /// The host has enough to do.
+    #[error("{OPERATIONS_PER_HOST_MAX} operations are under way on the host {0}")]
+    HostBusy(HostId),
+    /// Its caller has left, or has its answer already.
+    #[error("nobody waits for the operation {0}")]
+    NobodyWaits(String),
+}
 
 /// How an operation is answered.
 pub(crate) enum Answer {
@@ -92,27 +104,30 @@ impl Relay {
         generation: u64,
         kind: OperationKind,
         input: Option<Body>,
-    ) -> Result<Ticket, Problem> {
+    ) -> Result<Ticket, RelayError> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (sender, answer) = oneshot::channel();
         let operation = Operation { id: id.clone(), testenv: te.to_string(), generation, kind };
         let mut state = self.lock();
         if state.pending.values().filter(|p| p.host == *host).count() >= OPERATIONS_PER_HOST_MAX {
-            return Err(busy(host));
+            return Err(RelayError::HostBusy(host.clone()));
         }
-        let link = state.links.get(host).ok_or_else(|| host_gone(host))?;
+        let gone = || RelayError::HostGone(host.clone());
+        let link = state.links.get(host).ok_or_else(gone)?;
         match link.orders.try_send(operation) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(busy(host)),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(host_gone(host)),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return Err(RelayError::HostBusy(host.clone()));
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(gone()),
         }
         let pending = Pending { host: host.clone(), answer: sender, input };
         state.pending.insert(id.clone(), pending);
         Ok(Ticket { relay: self.clone(), id, answer })
     }
 
-    /// The host answers; false when nobody waits for it (any more).
-    pub(crate) fn answer(&self, host: &HostId, id: &str, answer: Answer) -> Result<(), Problem> {
+    /// The host answers.
+    pub(crate) fn answer(&self, host: &HostId, id: &str, answer: Answer) -> Result<(), RelayError> {
         let pending = {
             let mut state = self.lock();
             match state.pending.get(id) {
@@ -121,16 +136,16 @@ impl Relay {
             }
         };
         match pending {
-            Some(pending) => pending.answer.send(answer).map_err(|_| operation_gone(id)),
-            None => Err(operation_gone(id)),
+            Some(pending) => pending.answer.send(answer).map_err(|_| nobody_waits(id)),
+            None => Err(nobody_waits(id)),
         }
     }
 
     /// The host fetches the bytes that belong to an operation; once only.
-    pub(crate) fn input(&self, host: &HostId, id: &str) -> Result<Body, Problem> {
+    pub(crate) fn input(&self, host: &HostId, id: &str) -> Result<Body, RelayError> {
         let mut state = self.lock();
         let pending = state.pending.get_mut(id).filter(|p| p.host == *host);
-        pending.and_then(|p| p.input.take()).ok_or_else(|| operation_gone(id))
+        pending.and_then(|p| p.input.take()).ok_or_else(|| nobody_waits(id))
     }
 
     /// Operations under way.
@@ -170,32 +185,8 @@ impl Drop for Ticket {
     }
 }
 
-/// The host is not there.
-pub(crate) fn host_gone(host: &HostId) -> Problem {
-    Problem::failed(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "host_cut_off",
-        format!("the host {host} is not connected"),
-        "try again when `toci host show` says that it is",
-    )
-}
-
-fn busy(host: &HostId) -> Problem {
-    Problem::failed(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "host_busy",
-        format!("{OPERATIONS_PER_HOST_MAX} operations are under way on the host {host}"),
-        "try again in a moment",
-    )
-}
-
-fn operation_gone(id: &str) -> Problem {
-    Problem::refused(
-        StatusCode::GONE,
-        "operation_gone",
-        format!("nobody waits for the operation {}", id.chars().take(64).collect::<String>()),
-        "stop working on it",
-    )
+fn nobody_waits(id: &str) -> RelayError {
+    RelayError::NobodyWaits(id.chars().take(64).collect())
 }
 
 /// Bytes on their way through, which tell their sender whether all of them went.
@@ -238,7 +229,7 @@ mod tests {
         (HostId::new("h").unwrap(), TeId::new("h-1").unwrap())
     }
 
-    fn start(relay: &Arc<Relay>) -> Result<Ticket, Problem> {
+    fn start(relay: &Arc<Relay>) -> Result<Ticket, RelayError> {
         let (host, te) = names();
         let kind = OperationKind::Screenshot { machine: "seed_1".to_owned() };
         relay.start(&host, &te, 1, kind, None)
@@ -248,7 +239,7 @@ mod tests {
     async fn an_operation_goes_to_the_newest_stream_and_its_answer_to_the_caller() {
         let relay = Arc::new(Relay::default());
         let (host, _) = names();
-        assert_eq!(start(&relay).err().unwrap().error.code, "host_cut_off");
+        assert_eq!(start(&relay).err(), Some(RelayError::HostGone(host.clone())));
         let mut old = relay.connect(&host);
         let mut new = relay.connect(&host);
         assert!(old.orders.recv().await.is_none());
@@ -258,7 +249,7 @@ mod tests {
         let result = || Answer::Result(OperationResult::Machines { machines: vec![] });
         let stranger = HostId::new("other").unwrap();
         let refused = relay.answer(&stranger, &order.id, result()).unwrap_err();
-        assert_eq!(refused.error.code, "operation_gone");
+        assert_eq!(refused, RelayError::NobodyWaits(order.id.clone()));
         relay.answer(&host, &order.id, result()).unwrap();
         assert!(matches!((&mut ticket.answer).await, Ok(Answer::Result(_))));
         assert!(relay.answer(&host, &order.id, result()).is_err());
@@ -285,7 +276,7 @@ mod tests {
         let _link = relay.connect(&host);
         let tickets: Vec<_> =
             (0..OPERATIONS_PER_HOST_MAX).map(|_| start(&relay).unwrap()).collect();
-        assert_eq!(start(&relay).err().unwrap().error.code, "host_busy");
+        assert_eq!(start(&relay).err(), Some(RelayError::HostBusy(host)));
         drop(tickets);
     }
 }
