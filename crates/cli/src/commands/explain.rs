@@ -2,9 +2,9 @@
 
 use crate::args::{ChangeArgs, StateArg, VoteArg};
 use crate::error::{CliError, Result};
+use crate::output::now_us;
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use toci_core::event::{
     Approval, Change, ChangeKey, ChangeState, EventKind, Person, ProjectKey, RefName, Revision,
     TriggerEvent, normal_label,
@@ -73,8 +73,7 @@ pub(super) fn explain(layout: &Layout, args: &ChangeArgs, project: &str) -> Resu
             vec![(file.display().to_string(), text)]
         }
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Time(0).after(now);
+    let now = Time(now_us());
     let event = event(args, &project, now)?;
     let changes =
         event.change.iter().map(|key| change(args, key, &project, now)).collect::<Result<_>>()?;
