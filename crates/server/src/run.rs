@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use toci_store::{Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// How long calls may take to end when the server stops.
@@ -110,15 +110,17 @@ pub struct Running {
     book: LeaseBook,
     store: Store,
     gate: Option<Arc<GateParts>>,
+    /// Notified when somebody wants it to exit gracefully.
+    exit: Arc<Notify>,
     stopping: watch::Sender<bool>,
     http: JoinHandle<()>,
     lockenv: Option<JoinHandle<()>>,
     broker: Option<BrokerServer>,
 }
 
-/// Runs the server until SIGTERM or SIGINT, which end it at once, or SIGUSR1, which ends it when what runs is over. In
-/// each case queues and what waits stay in the store, and the next server goes on with them. SIGHUP reads settings and
-/// layout anew.
+/// Runs the server until SIGTERM or SIGINT, which end it at once, or SIGUSR1 or an operator's word over the API, which
+/// end it when what runs is over. In each case queues and what waits stay in the store, and the next server goes on with
+/// them. SIGHUP reads settings and layout anew.
 pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
     let on = |kind| signal(kind).map_err(ServerError::Signal);
     let mut terminate = on(SignalKind::terminate())?;
@@ -129,12 +131,14 @@ pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
     let origin = config.origin.clone();
     let mut running = start(config).await?;
     running.announce(tls);
+    let exit = Arc::clone(&running.exit);
     let mut drained: Option<BoxFuture<'static, ()>> = None;
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
             _ = graceful.recv(), if drained.is_none() => drained = Some(running.drain()),
+            () = exit.notified(), if drained.is_none() => drained = Some(running.drain()),
             () = all_over(&mut drained) => break Ok(()),
             _ = hangup.recv() => running.read_again(&origin).await,
             error = running.ended() => break Err(error),
@@ -170,14 +174,9 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
         smtp: config.smtp,
         webhook: config.webhook,
     };
-    let gate = match open(config.gate, neighbours, &store).await {
-        Ok(gate) => gate,
-        Err(error) => {
-            stop_broker(broker).await?;
-            return Err(error);
-        }
-    };
+    let (gate, broker) = open(config.gate, neighbours, &store, broker).await?;
     let (stopping, watched) = watch::channel(false);
+    let exit = Arc::<Notify>::default();
     let api = Arc::new(Api {
         book: book.clone(),
         store: store.clone(),
@@ -188,6 +187,7 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
         gate: gate.clone(),
         logs,
         nodes,
+        exit: exit.clone(),
         stopping: watched.clone(),
     });
     let (api_addresses, socket) = (listeners.addresses.clone(), listeners.socket.clone());
@@ -211,6 +211,7 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
         book,
         store,
         gate,
+        exit,
         stopping,
         http,
         lockenv,
@@ -236,15 +237,20 @@ fn start_broker(config: GearmanConfig) -> Result<BrokerServer, ServerError> {
     Ok(broker::start(options)?)
 }
 
-/// The gate, if there is one.
+/// The gate, if there is one. When it does not start, the broker is stopped.
 async fn open(
     gate: Option<GateConfig>,
     neighbours: Neighbours,
     store: &Store,
-) -> Result<Option<Arc<GateParts>>, ServerError> {
-    match gate {
-        Some(gate) => Ok(Some(Arc::new(GateParts::start(store.clone(), gate, neighbours).await?))),
-        None => Ok(None),
+    broker: BrokerServer,
+) -> Result<(Option<Arc<GateParts>>, BrokerServer), ServerError> {
+    let Some(gate) = gate else { return Ok((None, broker)) };
+    match GateParts::start(store.clone(), gate, neighbours).await {
+        Ok(parts) => Ok((Some(Arc::new(parts)), broker)),
+        Err(error) => {
+            stop_broker(broker).await?;
+            Err(error.into())
+        }
     }
 }
 

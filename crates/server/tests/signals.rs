@@ -1,5 +1,5 @@
-//! Signals to a real server process that runs jobs in real sandboxes: SIGUSR1 lets what runs end, SIGHUP reads the layout
-//! anew, SIGTERM ends at once; whatever stands in queues is there after each start.
+//! Signals to a real server process that runs jobs in real sandboxes: SIGUSR1 (and an operator's word) lets what runs
+//! end, SIGHUP reads the layout anew, SIGTERM ends at once; whatever stands in queues is there after each start.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as expected")]
 
 mod common;
@@ -246,6 +246,16 @@ async fn what_runs_ends_and_what_waits_goes_on_under_the_next_server() {
     let server = Server::start(folder);
     assert_eq!(server.queued().await, ["local:2,1"]);
     server.run("2,1", |run| run.attempt == 2 && has_begun(run)).await;
+
+    // An operator's word is as good as SIGUSR1.
+    let mut server = server;
+    server.client.exit().await.unwrap();
+    server.client.exit().await.unwrap();
+    let told = until(&mut server.stderr, "toci server: exiting when ");
+    assert_eq!(told, "toci server: exiting when 1 runs are over");
+    until(&mut server.stderr, "toci server: no run is left; exiting");
+    server.ended();
+    let server = Server::start(folder);
     server.run("2,1", |run| run.attempt == 2 && run.result.as_deref() == Some("SUCCESS")).await;
     let ended = server.ends(2).await;
     assert_eq!((ended[0].subject.as_str(), ended[0].end.as_str()), ("local:2,1", "succeeded"));

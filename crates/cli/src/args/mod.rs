@@ -20,7 +20,7 @@ pub use lease::{LeaseCommand, RunArgs};
 pub use node::{AutoholdCommand, NodeCommand, ProviderCommand};
 pub use pipeline::{HistoryArgs, PipelineCommand, SourceCommand, SubjectArgs};
 pub use run::RunCommand;
-pub use server::ServerArgs;
+pub use server::{ServerArgs, ServerCommand};
 pub use te::{PowerWord, TeCommand};
 pub use token::TokenCommand;
 
@@ -53,7 +53,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the control plane
+    /// Run the control plane, or have the one that runs exit
     Server(ServerArgs),
     /// Use test environments: run a command in one, or look after leases
     #[command(subcommand, visible_alias = "leases")]
@@ -119,6 +119,20 @@ mod tests {
     #[test]
     fn the_tree_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_is_run_or_one_that_runs_is_told_to_exit() {
+        let parse = |line: &[&str]| Cli::try_parse_from(line).unwrap().command;
+        let Command::Server(run) = parse(&["toci", "server", "--state", "s"]) else { panic!() };
+        assert!(run.command.is_none() && run.state.is_some());
+        for line in
+            [&["toci", "--json", "server", "exit"][..], &["toci", "server", "exit", "--json"]]
+        {
+            let Command::Server(exit) = parse(line) else { panic!() };
+            assert!(matches!(exit.command, Some(ServerCommand::Exit)), "{exit:?}");
+        }
+        assert!(Cli::try_parse_from(["toci", "server", "--state", "s", "exit"]).is_err());
     }
 
     fn long_help(path: &[&str]) -> String {

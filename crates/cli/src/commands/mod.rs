@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
         }
     };
-    log_to_stderr(matches!(cli.command, Command::Server(_)));
+    log_to_stderr(matches!(&cli.command, Command::Server(args) if args.command.is_none()));
     let json = cli.global.json;
     match dispatch(cli) {
         Ok(code) => code,
@@ -63,7 +63,7 @@ fn log_to_stderr(is_server: bool) {
 fn dispatch(cli: Cli) -> Result<ExitCode> {
     let global = &cli.global;
     match cli.command {
-        Command::Server(args) => server::run(args),
+        Command::Server(args) => server::dispatch(global, args),
         Command::Lease(command) => {
             ask(global, async |client| lease::dispatch(client, global, command).await)
         }

@@ -1,14 +1,36 @@
 //! `toci server`.
 
-use crate::args::ServerArgs;
+use crate::args::{GlobalArgs, ServerArgs, ServerCommand};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
+use crate::output;
 use std::process::ExitCode;
+use toci_client::api::ApiClient;
 use toci_core::chain::Chain;
 use toci_server::{Overrides, ServerConfig};
 
+pub(super) fn dispatch(global: &GlobalArgs, args: ServerArgs) -> Result<ExitCode> {
+    match args.command {
+        None => run(args),
+        Some(ServerCommand::Exit) => {
+            super::ask(global, async |client| exit(client, global.json).await)
+        }
+    }
+}
+
+/// Has the server that runs exit when what it runs is over.
+async fn exit(client: &ApiClient, json: bool) -> Result<ExitCode> {
+    client.exit().await?;
+    if !json {
+        output::text_line(
+            "no run begins any more; the server exits when those that have begun are over",
+        )?;
+    }
+    Ok(Exit::Ok.into())
+}
+
 /// Runs the control plane until a signal ends it.
-pub(super) fn run(args: ServerArgs) -> Result<ExitCode> {
+fn run(args: ServerArgs) -> Result<ExitCode> {
     let flags = Overrides {
         state: args.state,
         listen: args.listen,

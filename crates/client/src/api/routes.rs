@@ -235,4 +235,9 @@ impl ApiClient {
     pub async fn openapi(&self) -> Result<Value, ClientError> {
         self.ask(get("/openapi.json".to_owned())).await
     }
+
+    /// Has the server exit when what it runs is over.
+    pub async fn exit(&self) -> Result<(), ClientError> {
+        self.order(post("/system/exit".to_owned())).await
+    }
 }

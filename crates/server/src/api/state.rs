@@ -10,7 +10,7 @@ use crate::tasks::log::LogStore;
 use crate::tasks::node::NodePool;
 use std::sync::Arc;
 use toci_store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What all handlers share.
 pub(crate) struct Api {
@@ -25,6 +25,8 @@ pub(crate) struct Api {
     pub(crate) logs: LogStore,
     /// None: no labels are configured.
     pub(crate) nodes: Option<NodePool>,
+    /// Whoever notifies it has the server exit when what runs is over.
+    pub(crate) exit: Arc<Notify>,
     /// Becomes true when the server stops; streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
 }

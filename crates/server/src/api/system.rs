@@ -1,4 +1,4 @@
-//! `/healthz`, `/metrics`, `/openapi.json`.
+//! `/healthz`, `/metrics`, `/openapi.json`, `/system/exit`.
 
 use super::error::Problem;
 use super::extract::Caller;
@@ -14,7 +14,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(metrics)).routes(routes!(openapi))
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(metrics))
+        .routes(routes!(openapi))
+        .routes(routes!(exit))
 }
 
 /// Whether the server serves: it answers only when the lease book does.
@@ -96,6 +100,17 @@ pub(crate) async fn openapi() -> Response {
 }
 
 fn gearman(page: &mut Page, figures: &toci_core::broker::Figures) {
+/// Exit gracefully, as on SIGUSR1: no run begins any more, and the server exits when those that have begun are over.
+/// Again is no harm; there is no way back but a new start, which goes on with what waits.
+#[utoipa::path(post, path = "/system/exit", tag = "system", security(("token" = ["operator"])),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn exit(State(api): State<Shared>, caller: Caller) -> Result<StatusCode, Problem> {
+    caller.may_operate()?;
+    tracing::warn!(by = caller.subject(), "somebody has the server exit when what runs is over");
+    api.exit.notify_one();
+    Ok(StatusCode::NO_CONTENT)
+}
+
     for (name, help, value) in [
         ("toci_gearman_jobs_waiting", "Gearman jobs without a worker.", figures.waiting),
         ("toci_gearman_jobs_running", "Gearman jobs with a worker.", figures.running),
