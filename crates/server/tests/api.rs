@@ -359,6 +359,8 @@ async fn changes_are_told_to_everybody_who_listens() {
                 | Change::Report(_)
                 | Change::Run(_)
                 | Change::Node(_)
+                | Change::Provider(_)
+                | Change::JobPaused(_)
                 | Change::Alert(_) => {}
                 Change::Lagged(lagged) => panic!("{lagged:?}"),
             }

@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{World, config, eventually};
-use toci_client::api::{ApiClient, ClientError};
+use common::{LIMIT, World, config, eventually};
+use toci_client::api::{ApiClient, Change, ClientError};
 use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{Node, NodeHold, NodeState, Role};
 
@@ -79,6 +79,47 @@ async fn operators_look_hold_and_delete() {
     assert_eq!(code(client.rebuild_node_image("debian").await).0, 403);
     let none = world.admin.rebuild_node_image("debian").await;
     assert_eq!(code(none), (404, "no_such_image".to_owned()));
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_is_paused_makes_nothing_until_it_is_resumed() {
+    let world = world().await;
+    let client = world.client(Role::Client, "ci").await;
+    let operator = world.client(Role::Operator, "ann").await;
+    let node = one_that_is(&client, NodeState::Ready, "").await;
+    let mut changes = client.changes().await.unwrap();
+    assert_eq!(code(client.pause_provider("here", "x").await), (403, "forbidden".to_owned()));
+    for (name, status) in [("nowhere", 404), ("/", 404)] {
+        let no = operator.pause_provider(name, "x").await;
+        assert_eq!(code(no), (status, "no_such_provider".to_owned()));
+    }
+    assert_eq!(code(operator.resume_provider("here").await), (409, "not_paused".to_owned()));
+    operator.pause_provider("here", "the disk is full").await.unwrap();
+    let told = async {
+        loop {
+            match changes.next().await.unwrap() {
+                Some(Change::Provider(provider)) => return provider,
+                Some(_) => {}
+                None => panic!("the stream ended"),
+            }
+        }
+    };
+    let told = tokio::time::timeout(LIMIT, told).await.unwrap();
+    let paused = client.providers().await.unwrap().remove(0).paused;
+    assert_eq!(told.paused, paused);
+    let paused = paused.unwrap();
+    assert_eq!((paused.by.as_str(), paused.reason.as_str()), ("ann", "the disk is full"));
+    assert_eq!(client.alerts().await.unwrap().providers[0].paused.as_ref(), Some(&paused));
+    world.admin.delete_node(&node.id).await.unwrap();
+    eventually("nothing is there", async || {
+        let nodes = client.nodes().await.map_err(|e| e.to_string())?;
+        if nodes.is_empty() { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
+    operator.resume_provider("here").await.unwrap();
+    one_that_is(&client, NodeState::Ready, &node.id).await;
+    assert_eq!(client.alerts().await.unwrap().providers, []);
     world.running.stop().await.unwrap();
 }
 

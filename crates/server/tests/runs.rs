@@ -6,7 +6,7 @@ mod common;
 
 use common::git::git;
 use common::{LIMIT, World, config, eventually};
-use toci_client::api::{ClientError, ConsoleNews};
+use toci_client::api::{Change, ClientError, ConsoleNews};
 use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{AutoholdRequest, Node, NodeState, Role, Run, RunState};
 
@@ -58,14 +58,21 @@ async fn world(layout: &str, console_head_bytes: u64) -> World {
 
 /// A change, which the server is told of.
 async fn propose(world: &World) {
+    propose_as(world, 1).await;
+}
+
+/// A change of this number, on top of nothing but the branch.
+async fn propose_as(world: &World, number: u32) {
     let mirror = world.folder.path().join("state/mirrors/local/org/a.git/toci-mirror");
     eventually("the project is known", async || {
         if mirror.exists() { Ok(()) } else { Err(format!("no {}", mirror.display())) }
     })
     .await;
     let work = world.folder.path().join("work");
-    git(&work, &["commit", "-q", "--allow-empty", "-m", "change"]).unwrap();
-    git(&work, &["push", "-q", "../git/org/a.git", "HEAD:refs/changes/01/1/1"]).unwrap();
+    git(&work, &["checkout", "-q", "-B", "change", "master"]).unwrap();
+    git(&work, &["commit", "-q", "--allow-empty", "-m", &format!("change {number}")]).unwrap();
+    let target = format!("HEAD:refs/changes/0{number}/{number}/1");
+    git(&work, &["push", "-q", "../git/org/a.git", &target]).unwrap();
     world.admin.poke("local").await.unwrap();
 }
 
@@ -238,6 +245,58 @@ async fn a_paused_job_does_not_begin_until_it_is_resumed() {
         let runs = reader.runs(0).await.map_err(|e| e.to_string())?;
         let runs_now = runs.iter().any(|run| run.state == RunState::Running);
         if runs_now { Ok(()) } else { Err(format!("{runs:?}")) }
+    })
+    .await;
+    assert_eq!(reader.alerts().await.unwrap().paused_jobs, []);
+    world.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_fails_again_and_again_is_paused_by_itself() {
+    let bad = "run: 'false'\n    pause-after-failures: 2";
+    let world = world(&LAYOUT.replace("run: 'echo up; sleep 1000'", bad), 1 << 20).await;
+    let reader = world.client(Role::ReadOnly, "eve").await;
+    let mut changes = reader.changes().await.unwrap();
+    for number in [1, 2] {
+        assert_eq!(reader.alerts().await.unwrap().paused_jobs, []);
+        propose_as(&world, number).await;
+        let subject = format!("{number},1");
+        eventually("it fails", async || {
+            let runs = reader.runs(10).await.map_err(|e| e.to_string())?;
+            let failed = |run: &Run| run.subject == subject && run.result.is_some();
+            if runs.iter().any(failed) { Ok(()) } else { Err(format!("{runs:?}")) }
+        })
+        .await;
+    }
+    let told = async {
+        loop {
+            match changes.next().await.unwrap() {
+                Some(Change::JobPaused(pause)) => return pause,
+                Some(_) => {}
+                None => panic!("the stream ended"),
+            }
+        }
+    };
+    let pause = tokio::time::timeout(LIMIT, told).await.unwrap();
+    assert_eq!((pause.job.as_str(), pause.by.as_str()), ("unit", "toci"));
+    assert!(pause.reason.starts_with("2 failures in a row, of changes that"), "{}", pause.reason);
+    assert!(pause.reason.ends_with(" of 2,1: FAILURE"), "{}", pause.reason);
+    assert_eq!(reader.alerts().await.unwrap().paused_jobs, [*pause]);
+    // The next one waits and says why; resumed, the row begins anew.
+    propose_as(&world, 3).await;
+    eventually("the next one waits", async || {
+        let pipelines = reader.pipelines().await.map_err(|e| e.to_string())?;
+        let items = pipelines.iter().flat_map(|p| &p.queues).flat_map(|q| &q.items);
+        let mut jobs = items.flat_map(|item| &item.jobs);
+        let told = jobs.any(|job| job.waits_for.contains("paused by toci: 2 failures in a row"));
+        if told { Ok(()) } else { Err(format!("{pipelines:#?}")) }
+    })
+    .await;
+    world.admin.resume_job("unit").await.unwrap();
+    eventually("it fails as well", async || {
+        let runs = reader.runs(10).await.map_err(|e| e.to_string())?;
+        let failed = runs.iter().filter(|run| run.result.is_some()).count();
+        if failed == 3 { Ok(()) } else { Err(format!("{runs:?}")) }
     })
     .await;
     assert_eq!(reader.alerts().await.unwrap().paused_jobs, []);

@@ -7,19 +7,29 @@ use crate::row::{self, Value};
 use sqlx::FromRow;
 use std::sync::atomic::Ordering;
 use toci_core::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
-use toci_core::node::{Autohold, Hold, Node, NodeState, Rows};
+use toci_core::node::{Autohold, Hold, Node, NodeState, ProviderRow, Rows};
 use toci_core::time::Time;
 
 const READ_NODES: &str = "SELECT id, name, label, provider, state, run, since_us, machine, job, \
      hold_until_us, hold_reason, reason FROM node ORDER BY id";
 const READ_AUTOHOLDS: &str = "SELECT body FROM autohold ORDER BY id";
+const READ_PROVIDERS: &str = "SELECT body FROM provider ORDER BY name";
 const READ_LAST: &str = "SELECT last FROM node_number WHERE id = 1";
 const WRITE_LAST: &str = "UPDATE node_number SET last = $1 WHERE id = 1 AND last < $2";
 const REMOVE: &str = "DELETE FROM node WHERE id = $1";
 const REMOVE_AUTOHOLD: &str = "DELETE FROM autohold WHERE id = $1";
+const REMOVE_PROVIDER: &str = "DELETE FROM provider WHERE name = $1";
 
-pub(crate) const STATEMENTS: &[&str] =
-    &[READ_NODES, READ_AUTOHOLDS, READ_LAST, WRITE_LAST, REMOVE, REMOVE_AUTOHOLD];
+pub(crate) const STATEMENTS: &[&str] = &[
+    READ_NODES,
+    READ_AUTOHOLDS,
+    READ_PROVIDERS,
+    READ_LAST,
+    WRITE_LAST,
+    REMOVE,
+    REMOVE_AUTOHOLD,
+    REMOVE_PROVIDER,
+];
 
 /// All rows that one batch of events changed.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +42,10 @@ pub struct NodeBatch {
     pub autoholds: Vec<Autohold>,
     /// Those that are spent or ended.
     pub autoholds_gone: Vec<AutoholdId>,
+    /// Providers of which something new is kept.
+    pub providers: Vec<ProviderRow>,
+    /// Those of which nothing is kept any more.
+    pub providers_gone: Vec<ProviderName>,
     /// The highest number that was ever given.
     pub last_node: u64,
 }
@@ -47,6 +61,7 @@ impl Store {
         Ok(Rows {
             last_node: u64::try_from(last).unwrap_or(0),
             autoholds: self.bodies("an autohold", READ_AUTOHOLDS).await?,
+            providers: self.bodies("a provider", READ_PROVIDERS).await?,
             nodes: rows.into_iter().map(NodeRow::value).collect::<Result<_, _>>()?,
         })
     }
@@ -76,6 +91,15 @@ impl Store {
         });
         let wishes = wishes.collect::<Result<Vec<Vec<Value>>, StoreError>>()?;
         row::AUTOHOLD.write(&mut tx, &wishes).await?;
+        for name in &batch.providers_gone {
+            row::execute(&mut tx, "nodes", REMOVE_PROVIDER, &[name.as_str().into()]).await?;
+        }
+        let providers = batch.providers.iter().map(|provider| {
+            let body = bad(serde_json::to_string(provider))?;
+            Ok(vec![provider.name.as_str().into(), body.as_str().into()])
+        });
+        let providers = providers.collect::<Result<Vec<Vec<Value>>, StoreError>>()?;
+        row::PROVIDER.write(&mut tx, &providers).await?;
         let rows: Vec<Vec<Value>> = batch.nodes.iter().map(values).collect();
         row::NODE.write(&mut tx, &rows).await?;
         tx.commit("nodes").await

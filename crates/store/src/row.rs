@@ -134,6 +134,7 @@ table!(
 );
 table!(GATE_STATE, "gate_state", 1, ["id", "body"]);
 table!(JOB_PAUSE, "job_pause", 1, ["job", "since_us", "paused_by", "reason"]);
+table!(PROVIDER, "provider", 1, ["name", "body"]);
 table!(RUN, "run", 1, ["id", "live", "queued_us", "body"]);
 table!(SOURCE_CURSOR, "source_cursor", 2, ["source", "name", "body"]);
 
@@ -145,6 +146,7 @@ static ALL: &[&Table] = &[
     &HOLD_BUDGET,
     &NODE,
     &AUTOHOLD,
+    &PROVIDER,
     &GATE_ITEM,
     &GATE_REPORT,
     &GATE_WAITING,

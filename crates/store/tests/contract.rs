@@ -12,7 +12,9 @@ use toci_core::id::{
 };
 use toci_core::layout::{JobName, PipelineName};
 use toci_core::lease::{Demand, End, HoldBudget, Host, Lease, LeaseState, Rows, Te, TeState};
-use toci_core::node::{Autohold, Hold, Meant, Node, NodeState};
+use toci_core::node::{
+    Autohold, Hold, Meant, Node, NodeState, ProviderPause, ProviderRow, Trouble,
+};
 use toci_core::pipeline::{Gate, Input, ItemRow, Policy, ReportRow, RunResult, Subject};
 use toci_core::run::record::{Record, RunNode, SshWay};
 use toci_core::run::steps::State;
@@ -326,6 +328,16 @@ fn autohold(id: u64) -> Autohold {
     Autohold { id: AutoholdId(id), meant, until: Time(77) }
 }
 
+fn provider(name: &str, by: &str) -> ProviderRow {
+    let paused = ProviderPause { since: Time(3), by: by.into(), reason: "it's moved".into() };
+    let trouble = Trouble { failures: 2, until: Time(8), reason: "no \"image\"".into() };
+    ProviderRow {
+        name: ProviderName::new(name).unwrap(),
+        paused: Some(paused),
+        troubles: [(Label::new("devtest").unwrap(), trouble)].into(),
+    }
+}
+
 async fn nodes(store: &Store, url: &str) {
     assert_eq!(store.read_nodes().await.unwrap(), toci_core::node::Rows::default());
     let run = RunId(0xfeed);
@@ -343,6 +355,7 @@ async fn nodes(store: &Store, url: &str) {
     let batch = NodeBatch {
         nodes: all.clone(),
         autoholds: vec![autohold(7), autohold(8)],
+        providers: vec![provider("p", "ann"), provider("q", "ann")],
         last_node: 9,
         ..NodeBatch::default()
     };
@@ -350,6 +363,7 @@ async fn nodes(store: &Store, url: &str) {
     let read = store.read_nodes().await.unwrap();
     assert_eq!((read.last_node, &read.nodes), (9, &all));
     assert_eq!(read.autoholds, [autohold(7), autohold(8)]);
+    assert_eq!(read.providers, batch.providers);
     // Rows are replaced and removed; the number never goes back.
     all[0].state = NodeState::Testing;
     let gone = vec![all.pop().unwrap().id];
@@ -359,12 +373,15 @@ async fn nodes(store: &Store, url: &str) {
         gone,
         autoholds: vec![less.clone()],
         autoholds_gone: vec![AutoholdId(7)],
+        providers: vec![provider("q", "bob")],
+        providers_gone: vec![ProviderName::new("p").unwrap()],
         last_node: 3,
     };
     store.commit_nodes(&batch).await.unwrap();
     let read = store.read_nodes().await.unwrap();
     assert_eq!((read.last_node, &read.nodes), (9, &all));
     assert_eq!(read.autoholds, [less]);
+    assert_eq!(read.providers, batch.providers);
     if !url.contains(":memory:") {
         // All or nothing: the upserts come last, into a table that is not there.
         directly(url, "ALTER TABLE node RENAME TO lost").await;

@@ -88,4 +88,20 @@ pub enum AutoholdCommand {
 pub enum ProviderCommand {
     /// Show all providers
     List,
+    /// Build no node there any more, until it is resumed; what is there is used and deleted as ever
+    ///
+    /// Example: toci provider pause rack1 --reason 'its switch is replaced'
+    #[command(verbatim_doc_comment)]
+    Pause {
+        /// The provider's name
+        provider: String,
+        /// Why, for those who wait
+        #[arg(long)]
+        reason: String,
+    },
+    /// Build nodes there again; where builds failed before, one is tried at once
+    Resume {
+        /// The provider's name
+        provider: String,
+    },
 }

@@ -36,9 +36,15 @@ fn picture(alerts: &Alerts) -> String {
             pause.reason
         )
     });
-    let providers = alerts.providers.iter().map(|provider| {
+    let providers = alerts.providers.iter().flat_map(|provider| {
+        let name = &provider.provider;
+        let paused = provider.paused.iter().map(move |pause| {
+            let (since, why) = (ago(pause.since_us), &pause.reason);
+            format!("provider {name} is paused by {} since {since}: {why}", pause.by)
+        });
+        let unwell = provider.paused.is_none() || !provider.problems.is_empty();
         let why = provider.problems.join("; ");
-        format!("provider {} is not well: {why}", provider.provider)
+        paused.chain(unwell.then(|| format!("provider {name} is not well: {why}")))
     });
     let lines: Vec<String> = troubles.chain(paused).chain(providers).collect();
     if lines.is_empty() { "nothing".to_owned() } else { lines.join("\n") }
@@ -47,7 +53,7 @@ fn picture(alerts: &Alerts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toci_wire::api::{JobPause, RunTrouble};
+    use toci_wire::api::{JobPause, ProviderAlert, ProviderPause, RunTrouble};
 
     #[test]
     fn each_alert_is_a_line() {
@@ -60,10 +66,27 @@ mod tests {
         };
         let pause =
             JobPause { job: "unit".into(), since_us: 0, by: "ann".into(), reason: "broken".into() };
-        let alerts =
-            Alerts { troubles: vec![trouble], paused_jobs: vec![pause], providers: Vec::new() };
+        let by_bob = ProviderPause { since_us: 0, by: "bob".into(), reason: "it moves".into() };
+        let provider = |paused, problems: &[&str]| ProviderAlert {
+            provider: "rack".into(),
+            problems: problems.iter().map(|text| (*text).to_owned()).collect(),
+            paused,
+            paused_until_us: None,
+        };
+        let providers =
+            vec![provider(Some(by_bob), &[]), provider(None, &["cannot be reached: no route"])];
+        let alerts = Alerts { troubles: vec![trouble], paused_jobs: vec![pause], providers };
         let text = picture(&alerts);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.contains("\nprovider rack is paused by bob since "), "{text}");
+        assert!(
+            text.ends_with("\nprovider rack is not well: cannot be reached: no route"),
+            "{text}"
+        );
         assert!(text.contains("job unit failed 3 times in a row by the infrastructure"), "{text}");
-        assert!(text.contains("job unit is paused by ann") && text.ends_with(": broken"), "{text}");
+        assert!(
+            text.contains("job unit is paused by ann") && text.contains(": broken\n"),
+            "{text}"
+        );
     }
 }

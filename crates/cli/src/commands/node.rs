@@ -102,6 +102,10 @@ pub(super) async fn providers(
                 output::text_line(&provider_table(&providers))?;
             }
         }
+        ProviderCommand::Pause { provider, reason } => {
+            client.pause_provider(&provider, &reason).await?;
+        }
+        ProviderCommand::Resume { provider } => client.resume_provider(&provider).await?,
     }
     Ok(Exit::Ok.into())
 }
@@ -167,12 +171,17 @@ fn image_table(images: &[NodeImage]) -> String {
 fn provider_table(providers: &[Provider]) -> String {
     let row = |p: &Provider| {
         let nodes: Vec<String> = p.nodes.iter().map(|(state, n)| format!("{n} {state}")).collect();
-        let paused = p.paused_until_us.map(|until| format!(", paused until {}", moment(until)));
-        let state = if p.reachable { "reachable" } else { "not reachable" };
+        let mut state = if p.reachable { "reachable" } else { "not reachable" }.to_owned();
+        if let Some(pause) = &p.paused {
+            let (since, why) = (ago(pause.since_us), &pause.reason);
+            state.push_str(&format!(", paused by {} {since}: {why}", pause.by));
+        } else if let Some(until) = p.paused_until_us {
+            state.push_str(&format!(", paused until {}", moment(until)));
+        }
         vec![
             p.name.clone(),
             p.kind.clone(),
-            format!("{state}{}", paused.unwrap_or_default()),
+            state,
             p.max_servers.to_string(),
             or_dash(&nodes.join(", ")),
             p.labels.join(","),

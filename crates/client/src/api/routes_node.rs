@@ -3,7 +3,7 @@
 use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use hyper::Method;
-use toci_wire::api::{Autohold, AutoholdRequest, Node, NodeHold, NodeImage, Provider};
+use toci_wire::api::{Autohold, AutoholdRequest, Node, NodeHold, NodeImage, PauseOrder, Provider};
 
 impl ApiClient {
     /// All nodes.
@@ -46,6 +46,18 @@ impl ApiClient {
     /// All providers of nodes.
     pub async fn providers(&self) -> Result<Vec<Provider>, ClientError> {
         self.ask(Call::new(Method::GET, "/providers".to_owned())).await
+    }
+
+    /// Builds nothing more at a provider.
+    pub async fn pause_provider(&self, provider: &str, reason: &str) -> Result<(), ClientError> {
+        let order = PauseOrder { reason: reason.to_owned() };
+        let call = Call::new(Method::POST, format!("/providers/{}/pause", part(provider)));
+        self.notify(call, &order).await
+    }
+
+    /// Builds there again.
+    pub async fn resume_provider(&self, provider: &str) -> Result<(), ClientError> {
+        self.order(Call::new(Method::POST, format!("/providers/{}/resume", part(provider)))).await
     }
 
     /// All images that machines are made of.

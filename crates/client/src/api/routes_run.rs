@@ -4,7 +4,7 @@ use super::client::{ApiClient, Call, part};
 use super::error::ClientError;
 use super::sse::{ConsoleStream, SSE};
 use hyper::Method;
-use toci_wire::api::{Alerts, JobPauseOrder, Run, RunTrouble};
+use toci_wire::api::{Alerts, PauseOrder, Run, RunTrouble};
 
 /// Runs.
 impl ApiClient {
@@ -36,7 +36,7 @@ impl ApiClient {
 
     /// Begins no run of a job any more.
     pub async fn pause_job(&self, job: &str, reason: &str) -> Result<(), ClientError> {
-        let order = JobPauseOrder { reason: reason.to_owned() };
+        let order = PauseOrder { reason: reason.to_owned() };
         self.notify(Call::new(Method::POST, format!("/jobs/{}/pause", part(job))), &order).await
     }
 

@@ -7,9 +7,10 @@ use core::time::Duration;
 use serde::de::DeserializeOwned;
 use toci_wire::api::{
     ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
-    EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION, EVENT_REPORT,
-    EVENT_RUN, EVENT_TESTENV, EndedItem, Gone, Host, HostDesired, Lagged, Lease, Node, Operation,
-    PipelineItem, Report, Run, RunTrouble, STREAM_EVENT_MAX_BYTES, STREAM_SILENCE_S, TestEnv,
+    EVENT_ITEM_ENDED, EVENT_JOB_PAUSED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION,
+    EVENT_PROVIDER, EVENT_REPORT, EVENT_RUN, EVENT_TESTENV, EndedItem, Gone, Host, HostDesired,
+    JobPause, Lagged, Lease, Node, Operation, PipelineItem, Provider, Report, Run, RunTrouble,
+    STREAM_EVENT_MAX_BYTES, STREAM_SILENCE_S, TestEnv,
 };
 
 /// Media type of a stream.
@@ -212,9 +213,13 @@ pub enum Change {
     Run(Box<Run>),
     /// A job or a provider that fails by the infrastructure again and again.
     Alert(Box<RunTrouble>),
+    /// A job of which nothing begins any more.
+    JobPaused(Box<JobPause>),
     /// A node in a new state.
     Node(Box<Node>),
-    /// A host, a TE or a node that is gone.
+    /// A provider that was paused or goes on, or whose builds fail or work again.
+    Provider(Box<Provider>),
+    /// A host, a TE or a node that is gone, or the pause of a job.
     Gone(Gone),
     /// This reader was too slow and missed some; the stream ends: read everything anew.
     Lagged(Lagged),
@@ -241,7 +246,9 @@ impl ChangeStream {
                 EVENT_REPORT => Change::Report(self.0.typed(&event)?),
                 EVENT_RUN => Change::Run(self.0.typed(&event)?),
                 EVENT_ALERT => Change::Alert(self.0.typed(&event)?),
+                EVENT_JOB_PAUSED => Change::JobPaused(self.0.typed(&event)?),
                 EVENT_NODE => Change::Node(self.0.typed(&event)?),
+                EVENT_PROVIDER => Change::Provider(self.0.typed(&event)?),
                 EVENT_GONE => Change::Gone(self.0.typed(&event)?),
                 EVENT_LAGGED => Change::Lagged(self.0.typed(&event)?),
                 _ => continue,

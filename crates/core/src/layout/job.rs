@@ -108,6 +108,8 @@ pub struct Job {
     pub skip_if: Vec<SkipIf>,
     /// What it holds while it runs.
     pub semaphore: Option<SemaphoreUse>,
+    /// So many failures in a row, of changes that have nothing in common, pause it; none: only people do.
+    pub pause_after_failures: Option<u32>,
     /// For people and figures.
     pub tags: Vec<String>,
     /// Jobs of the same item that must have succeeded first, besides its parents in the tree.

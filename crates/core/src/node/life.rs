@@ -1,7 +1,8 @@
 //! A node's life: what each event does to it.
 
 use super::model::{Hold, NodeState};
-use super::pool::{Pool, Provider, Trouble, shortened};
+use super::pause::Trouble;
+use super::pool::{Pool, Provider, shortened};
 use crate::id::{NodeId, ProviderName, RunId};
 use crate::refused::Refused;
 use crate::time::Time;
@@ -238,9 +239,9 @@ impl Pool {
         let until = self.now.after(self.pause(failures));
         if let Some(provider) = self.providers.get_mut(&name) {
             let trouble = Trouble { failures, until, reason: shortened(reason) };
-            provider.trouble.insert(label.clone(), trouble);
+            provider.row.troubles.insert(label.clone(), trouble);
             let told = format!("{failures} builds of {label} in a row failed: {reason}");
-            self.changes.news.push((name, told));
+            self.provider_changed(&name, told);
         }
         self.delete(id, &format!("it was not built: {reason}"));
         self.bear(&label, reason);
@@ -248,10 +249,10 @@ impl Pool {
 
     fn well_again(&mut self, id: NodeId) {
         let Some(entry) = self.nodes.get(&id) else { return };
-        let (label, name) = (&entry.row.label, &entry.row.provider);
-        let provider: Option<&mut Provider> = self.providers.get_mut(name);
-        if provider.is_some_and(|p| p.trouble.remove(label).is_some()) {
-            self.changes.news.push((name.clone(), format!("{label} can be built again")));
+        let (label, name) = (entry.row.label.clone(), entry.row.provider.clone());
+        let provider: Option<&mut Provider> = self.providers.get_mut(&name);
+        if provider.is_some_and(|p| p.row.troubles.remove(&label).is_some()) {
+            self.provider_changed(&name, format!("{label} can be built again"));
         }
     }
 
@@ -260,7 +261,7 @@ impl Pool {
         provider: &ProviderName,
         label: &crate::id::Label,
     ) -> Option<&Trouble> {
-        self.providers.get(provider)?.trouble.get(label)
+        self.providers.get(provider)?.row.troubles.get(label)
     }
 }
 

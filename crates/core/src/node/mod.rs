@@ -21,7 +21,8 @@
 //!   [`Policy::failures_max`] builds for its label failed while it waited.
 //!   One that has some of its nodes goes before all that have none.
 //! * All nodes of one request are of one provider, so that they can reach each other.
-//! * Where builds fail, no further one is begun for a growing time; then one is tried.
+//! * Where builds fail, no further one is begun for a growing time; then one is tried. Where somebody has paused the
+//!   provider, none is begun until it is resumed.
 //! * Nodes of runs that failed are held instead of deleted when somebody asked for that before ([`Autohold`]).
 //! * After a crash: what was being built or handed over is deleted, what was ready is tested again, what was in use is
 //!   kept for [`Policy::reclaim`], so that a run that goes on finds it, and then deleted. Machines that a provider
@@ -32,6 +33,7 @@ mod autohold;
 mod image;
 mod life;
 mod model;
+mod pause;
 mod plan;
 mod policy;
 mod pool;
@@ -48,6 +50,7 @@ pub use image::{
     ImageWish, Images, Outlook as ImageOutlook,
 };
 pub use model::{Hold, Node, NodeState, Rows};
+pub use pause::{ProviderPause, ProviderRow, Trouble};
 pub use policy::{
     AUTOHOLD_COUNT_MAX, AUTOHOLD_LIFE, AUTOHOLDS_MAX, COUNT_MAX, HISTORY_MAX, Policy, REQUESTS_MAX,
     TEXT_MAX_BYTES,

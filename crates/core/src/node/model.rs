@@ -110,4 +110,6 @@ pub struct Rows {
     pub nodes: Vec<Node>,
     /// Every wish to hold nodes of failures to come.
     pub autoholds: Vec<super::Autohold>,
+    /// Every provider of which something is kept.
+    pub providers: Vec<super::ProviderRow>,
 }

@@ -288,8 +288,10 @@ impl<'a> Round<'a> {
     fn is_open(&self, name: &ProviderName, label: &Label) -> bool {
         let pool = self.pool;
         let Some(provider) = pool.providers.get(name) else { return false };
-        let paused = provider.trouble.get(label).is_some_and(|t| t.until > pool.now);
-        provider.listed.is_some() && provider.unreachable.is_none() && !paused
+        let row = &provider.row;
+        let failing = row.troubles.get(label).is_some_and(|t| t.until > pool.now);
+        let reachable = provider.listed.is_some() && provider.unreachable.is_none();
+        reachable && row.paused.is_none() && !failing
     }
 
     /// Whether it is the provider's room that is short: a label's own limit, or a pause, is no reason to keep others out.

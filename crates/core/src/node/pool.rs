@@ -3,6 +3,7 @@
 use super::ask::{Request, Waiter};
 use super::autohold::{Autohold, Failure, Meant};
 use super::model::{Node, NodeState, Rows};
+use super::pause::ProviderRow;
 use super::policy::Policy;
 use super::settings::{ProviderSpec, Settings};
 use crate::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
@@ -87,6 +88,17 @@ pub enum Event {
     Failed(Failure),
     /// Delete a node, also one that is held; refused while a run has it.
     Delete(NodeId),
+    /// Build nothing there any more.
+    PauseProvider {
+        /// Where.
+        provider: ProviderName,
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Build there again, also where builds failed.
+    ResumeProvider(ProviderName),
     /// Time has passed.
     Tick,
 }
@@ -110,6 +122,8 @@ pub struct Changes {
     pub gone: BTreeSet<NodeId>,
     /// Wishes to hold to write, or to remove if they are not there any more.
     pub autoholds: BTreeSet<AutoholdId>,
+    /// Providers whose rows are to be written, or to be removed if nothing is kept of them any more.
+    pub providers: BTreeSet<ProviderName>,
     /// Requests that are over.
     pub outcomes: BTreeMap<RunId, Outcome>,
     /// For people: what went wrong with a provider, or that it is well again.
@@ -140,15 +154,6 @@ pub(super) struct Entry {
     pub(super) failures: u32,
 }
 
-/// Failed builds of a label at a provider, in a row.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Trouble {
-    pub(super) failures: u32,
-    /// No build before this.
-    pub(super) until: Time,
-    pub(super) reason: String,
-}
-
 /// A provider and what is known of it while the pool lives.
 #[derive(Clone, Debug)]
 pub(super) struct Provider {
@@ -161,7 +166,7 @@ pub(super) struct Provider {
     pub(super) aliens: BTreeSet<String>,
     /// When nodes went that an older list may still name.
     pub(super) buried: BTreeMap<String, Time>,
-    pub(super) trouble: BTreeMap<Label, Trouble>,
+    pub(super) row: ProviderRow,
 }
 
 /// All nodes and all requests. See [`super`].
@@ -194,7 +199,7 @@ impl Pool {
                     unreachable: None,
                     aliens: BTreeSet::new(),
                     buried: BTreeMap::new(),
-                    trouble: BTreeMap::new(),
+                    row: ProviderRow::new(spec.name.clone()),
                 };
                 (spec.name.clone(), provider)
             })
@@ -213,6 +218,9 @@ impl Pool {
         };
         for row in rows.nodes {
             pool.load_node(row);
+        }
+        for row in rows.providers {
+            pool.load_provider(row);
         }
         pool
     }
@@ -270,6 +278,10 @@ impl Pool {
             Event::DeleteAutohold(id) => self.delete_autohold(id)?,
             Event::Failed(failure) => self.failed(&failure),
             Event::Delete(node) => self.delete_by_hand(node)?,
+            Event::PauseProvider { provider, by, reason } => {
+                self.pause_provider(&provider, &by, &reason)?;
+            }
+            Event::ResumeProvider(provider) => self.resume_provider(&provider)?,
             Event::Tick => {}
         }
         self.pass_time();

@@ -1,6 +1,7 @@
 //! What the world should do now, and how things stand, for people.
 
 use super::model::NodeState;
+use super::pause::ProviderPause;
 use super::pool::Pool;
 use crate::id::{NodeId, ProviderName, RunId};
 use crate::time::Time;
@@ -36,7 +37,9 @@ pub struct ProviderView {
     pub reachable: bool,
     /// What is wrong, for people.
     pub problems: Vec<String>,
-    /// Until when no build is begun for some label; none: builds go on.
+    /// Somebody has paused it: no build is begun.
+    pub paused: Option<ProviderPause>,
+    /// After failures, until when no build is begun for some label; none: builds go on.
     pub paused_until: Option<Time>,
 }
 
@@ -77,7 +80,11 @@ impl Pool {
             let pending = here
                 .filter(|e| matches!(e.row.state, NodeState::Building | NodeState::Testing))
                 .count();
-            why.push(match (&provider.unreachable, provider.trouble.get(label)) {
+            if let Some(pause) = &provider.row.paused {
+                why.push(format!("{name} is paused by {}: {}", pause.by, pause.reason));
+                continue;
+            }
+            why.push(match (&provider.unreachable, provider.row.troubles.get(label)) {
                 (Some(reason), _) => format!("{name} cannot be reached: {reason}"),
                 (None, Some(t)) if t.until > self.now => {
                     let s = t.until.since(self.now).as_secs();
@@ -108,7 +115,7 @@ impl Pool {
                 *nodes.entry(entry.row.state.word()).or_default() += 1;
             }
             let mut problems: Vec<String> = provider.unreachable.iter().cloned().collect();
-            for (label, trouble) in &provider.trouble {
+            for (label, trouble) in &provider.row.troubles {
                 let failures = trouble.failures;
                 problems.push(format!(
                     "{failures} builds of {label} in a row failed: {}",
@@ -116,7 +123,7 @@ impl Pool {
                 ));
             }
             problems.extend(provider.aliens.iter().map(|a| format!("{a} is no node of ours")));
-            let pauses = provider.trouble.values().map(|t| t.until).filter(|t| *t > self.now);
+            let pauses = provider.row.troubles.values().map(|t| t.until).filter(|t| *t > self.now);
             ProviderView {
                 name: provider.spec.name.clone(),
                 max_servers: provider.spec.quota.servers,
@@ -124,6 +131,7 @@ impl Pool {
                 labels: provider.spec.pools.keys().map(ToString::to_string).collect(),
                 reachable: provider.listed.is_some() && provider.unreachable.is_none(),
                 problems,
+                paused: provider.row.paused.clone(),
                 paused_until: pauses.max(),
             }
         };

@@ -6,6 +6,8 @@
 //!        └──── wait limit, no node, no TE ───────┴────────────────┴──────────────────────────────────────────────────▶ Over
 //! ```
 //!
+//! While a run waits it may be held: it gives back what it has and is forgotten, and begins anew when it may.
+//!
 //! Waiting is not running: the job's time limit begins with `Preparing`.
 
 use crate::layout::JobRun;
@@ -96,6 +98,8 @@ pub enum Event {
     Abort,
     /// Its item does not need it any more.
     Cancel,
+    /// It may not begin now. Whoever drives it puts it back, as if it had never been taken up.
+    Held,
     /// Everything is in the archive, or the limit has passed.
     Collected,
 }
@@ -115,7 +119,8 @@ impl State {
             | Event::Unpreparable
             | Event::Ended { .. }
             | Event::TimeUp
-            | Event::Collected => {}
+            | Event::Collected
+            | Event::Held => {}
         }
         match self {
             State::WaitingNode => match event {
@@ -181,6 +186,19 @@ impl State {
             State::Post { since, .. } => Some(since.after(job.post_timeout)),
             State::Collecting { since, .. } => Some(since.after(COLLECT_LIMIT)),
             State::Over(_) => None,
+        }
+    }
+
+    /// Whether something of it may have run on a node.
+    #[must_use]
+    pub fn has_begun(self) -> bool {
+        match self {
+            State::WaitingNode | State::WaitingTestenv => false,
+            State::Preparing { .. }
+            | State::Running { .. }
+            | State::Post { .. }
+            | State::Collecting { .. }
+            | State::Over(_) => true,
         }
     }
 
@@ -396,6 +414,7 @@ mod tests {
             Event::TimeUp,
             Event::Abort,
             Event::Cancel,
+            Event::Held,
             Event::Collected,
         ];
         // Breadth first over the states, times folded away: from each, TimeUp alone leads to the end.

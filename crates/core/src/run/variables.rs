@@ -197,6 +197,7 @@ pub(super) mod tests {
             files: vec![],
             skip_if: vec![],
             semaphore: None,
+            pause_after_failures: None,
             tags: vec![],
             dependencies: vec![],
             parameters: vec![],

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use toci_wire::api::{
-    Alerts, ErrorBody, JobPause, JobPauseOrder, Pipeline, PipelineItem, ProviderAlert,
+    Alerts, ErrorBody, JobPause, PauseOrder, Pipeline, PipelineItem, ProviderAlert,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -37,12 +37,14 @@ pub(super) async fn alerts(api: &Api) -> Result<Alerts, Problem> {
     if let Some(nodes) = &api.nodes {
         let unwell = nodes.providers().await?.into_iter().filter(|provider| {
             !provider.reachable
+                || provider.paused.is_some()
                 || provider.paused_until_us.is_some()
                 || !provider.problems.is_empty()
         });
         let alert = |provider: toci_wire::api::Provider| ProviderAlert {
             provider: provider.name,
             problems: provider.problems,
+            paused: provider.paused,
             paused_until_us: provider.paused_until_us,
         };
         alerts.providers = unwell.map(alert).collect();
@@ -53,13 +55,13 @@ pub(super) async fn alerts(api: &Api) -> Result<Alerts, Problem> {
 /// Begin no run of this job any more, until it is resumed. What runs goes on.
 #[utoipa::path(post, path = "/jobs/{job}/pause", tag = "runs",
     security(("token" = ["operator"])), params(("job" = String, Path)),
-    request_body = JobPauseOrder,
+    request_body = PauseOrder,
     responses((status = 200, body = JobPause), (status = "default", body = ErrorBody)))]
 async fn pause(
     State(api): State<Shared>,
     caller: Caller,
     Path(job): Path<String>,
-    Question(order): Question<JobPauseOrder>,
+    Question(order): Question<PauseOrder>,
 ) -> Answered<JobPause> {
     caller.may_operate()?;
     let parts = gate(&api)?;
@@ -89,7 +91,7 @@ async fn resume(
     Err(Problem::refused(StatusCode::CONFLICT, "not_paused", what, "see `toci alerts`"))
 }
 
-fn shown(pause: toci_store::JobPause) -> JobPause {
+pub(super) fn shown(pause: toci_store::JobPause) -> JobPause {
     let toci_store::JobPause { job, since, by, reason } = pause;
     JobPause { job, since_us: since.0, by, reason }
 }
@@ -105,7 +107,7 @@ pub(super) fn say_paused_in(api: &Api, item: &mut PipelineItem) {
     let pauses = gate.runs.pauses();
     for job in item.jobs.iter_mut().filter(|job| job.started_us.is_none() && job.result.is_none()) {
         if let Some(pause) = pauses.iter().find(|pause| pause.job == job.name) {
-            job.waits_for = format!("{} to resume it, who paused it: {}", pause.by, pause.reason);
+            job.waits_for = format!("it to be resumed; paused by {}: {}", pause.by, pause.reason);
         }
     }
 }

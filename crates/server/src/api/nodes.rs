@@ -8,9 +8,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use std::time::Duration;
-use toci_core::id::NodeId;
+use toci_core::id::{NodeId, ProviderName};
 use toci_core::node::Meant;
-use toci_wire::api::{Autohold, AutoholdRequest, ErrorBody, Node, NodeHold, NodeImage, Provider};
+use toci_wire::api::{
+    Autohold, AutoholdRequest, ErrorBody, Node, NodeHold, NodeImage, PauseOrder, Provider,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,6 +28,8 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(autohold))
         .routes(routes!(delete_autohold))
         .routes(routes!(providers))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
         .routes(routes!(images))
         .routes(routes!(rebuild))
 }
@@ -35,7 +39,9 @@ impl From<NodeError> for Problem {
         match error {
             NodeError::Refused(r) => {
                 let status = match r.code {
-                    "no_such_node" | "no_such_image" | "no_such_autohold" => StatusCode::NOT_FOUND,
+                    "no_such_node" | "no_such_image" | "no_such_autohold" | "no_such_provider" => {
+                        StatusCode::NOT_FOUND
+                    }
                     "bad_request" => StatusCode::UNPROCESSABLE_ENTITY,
                     _ => StatusCode::CONFLICT,
                 };
@@ -75,6 +81,14 @@ fn node_id(text: &str) -> Result<NodeId, Problem> {
             format!("there is no node `{shown}`"),
             "a node is written N and a number; `toci node list` shows them",
         )
+    })
+}
+
+fn provider_name(text: &str) -> Result<ProviderName, Problem> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        let message = format!("there is no provider `{shown}`");
+        Problem::not_found("no_such_provider", message, "see `toci provider list`")
     })
 }
 
@@ -193,6 +207,37 @@ async fn delete_autohold(
 async fn providers(State(api): State<Shared>, caller: Caller) -> Answered<Vec<Provider>> {
     caller.may_look()?;
     Ok(Json(pool(&api)?.providers().await?))
+}
+
+/// Build nothing more at a provider, until it is resumed. What is there is used and deleted as ever.
+#[utoipa::path(post, path = "/providers/{provider}/pause", tag = "nodes",
+    security(("token" = ["operator"])), params(("provider" = String, Path)),
+    request_body = PauseOrder,
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn pause(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(provider): Path<String>,
+    Question(order): Question<PauseOrder>,
+) -> Result<StatusCode, Problem> {
+    caller.may_operate()?;
+    let (name, by) = (provider_name(&provider)?, caller.subject().to_owned());
+    pool(&api)?.pause_provider(name, by, order.reason).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Build there again; where builds failed before, one is tried at once.
+#[utoipa::path(post, path = "/providers/{provider}/resume", tag = "nodes",
+    security(("token" = ["operator"])), params(("provider" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn resume(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(provider): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.may_operate()?;
+    pool(&api)?.resume_provider(provider_name(&provider)?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// List images that providers make their machines of.

@@ -7,7 +7,7 @@ use crate::relay::HostLink;
 use crate::tasks::lease::Change;
 use crate::tasks::node::{NodeNews, NodePool};
 use crate::tasks::pipeline::News;
-use crate::tasks::run::{ConsoleReader, RunDesk, Trouble};
+use crate::tasks::run::{Alert, ConsoleReader, RunDesk};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
@@ -20,8 +20,9 @@ use toci_core::pipeline::ItemView;
 use toci_core::run::record::Record;
 use toci_wire::api::{
     ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM,
-    EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION, EVENT_REPORT,
-    EVENT_RUN, EVENT_TESTENV, Gone, HostDesired, Lagged, Lease, STREAM_KEEPALIVE_S,
+    EVENT_ITEM_ENDED, EVENT_JOB_PAUSED, EVENT_LAGGED, EVENT_LEASE, EVENT_NODE, EVENT_OPERATION,
+    EVENT_PROVIDER, EVENT_REPORT, EVENT_RUN, EVENT_TESTENV, Gone, HostDesired, Lagged, Lease,
+    STREAM_KEEPALIVE_S,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -94,7 +95,7 @@ struct ChangeSource {
     /// None on a server that only has leases.
     gate: Option<broadcast::Receiver<News>>,
     runs: Option<broadcast::Receiver<Arc<Record>>>,
-    alerts: Option<broadcast::Receiver<Trouble>>,
+    alerts: Option<broadcast::Receiver<Alert>>,
     nodes: Option<broadcast::Receiver<NodeNews>>,
     api: Shared,
     over: bool,
@@ -108,9 +109,7 @@ impl Source for ChangeSource {
                 change = self.changes.recv() => change.map(of_leases),
                 news = of(&mut self.gate) => news.map(of_gate),
                 run = of(&mut self.runs) => run.map(|run| event(EVENT_RUN, &super::runs::run(&run))),
-                alert = of(&mut self.alerts) => {
-                    alert.map(|trouble| event(EVENT_ALERT, &super::runs::trouble(trouble)))
-                }
+                alert = of(&mut self.alerts) => alert.map(of_alerts),
                 node = of(&mut self.nodes) => node.map(of_nodes),
                 () = self.guard.ended() => return None,
             };
@@ -160,12 +159,21 @@ fn of_gate(news: News) -> Option<Event> {
     }
 }
 
+fn of_alerts(alert: Alert) -> Option<Event> {
+    match alert {
+        Alert::Trouble(trouble) => event(EVENT_ALERT, &super::runs::trouble(trouble)),
+        Alert::Paused(pause) => event(EVENT_JOB_PAUSED, &super::alerts::shown(pause)),
+        Alert::Resumed(job) => event(EVENT_GONE, &Gone { what: "job_pause".to_owned(), id: job }),
+    }
+}
+
 fn of_nodes(news: NodeNews) -> Option<Event> {
     match news {
         NodeNews::Changed(node) => event(EVENT_NODE, &*node),
         NodeNews::Gone(id) => {
             event(EVENT_GONE, &Gone { what: "node".to_owned(), id: id.to_string() })
         }
+        NodeNews::Provider(provider) => event(EVENT_PROVIDER, &*provider),
     }
 }
 

@@ -6,6 +6,7 @@ use super::state::Shared;
 use crate::metrics::Page;
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use toci_store::LeaseFilter;
@@ -60,11 +61,11 @@ pub(crate) async fn metrics(
     for trouble in &alerts.troubles {
         page.sample("toci_failures_in_a_row", &[("of", &trouble.of)], trouble.failures);
     }
-    page.family("toci_jobs_paused", "Jobs that an operator has paused.", "gauge");
+    page.family("toci_jobs_paused", "Jobs that are paused.", "gauge");
     page.sample("toci_jobs_paused", &[], alerts.paused_jobs.len());
     page.family(
         "toci_providers_unwell",
-        "Providers that are not reached or give no nodes.",
+        "Providers that are paused, not reached, or give no nodes.",
         "gauge",
     );
     page.sample("toci_providers_unwell", &[], alerts.providers.len());
@@ -99,7 +100,6 @@ pub(crate) async fn openapi() -> Response {
     Json(super::openapi::document()).into_response()
 }
 
-fn gearman(page: &mut Page, figures: &toci_core::broker::Figures) {
 /// Exit gracefully, as on SIGUSR1: no run begins any more, and the server exits when those that have begun are over.
 /// Again is no harm; there is no way back but a new start, which goes on with what waits.
 #[utoipa::path(post, path = "/system/exit", tag = "system", security(("token" = ["operator"])),
@@ -111,6 +111,7 @@ async fn exit(State(api): State<Shared>, caller: Caller) -> Result<StatusCode, P
     Ok(StatusCode::NO_CONTENT)
 }
 
+fn gearman(page: &mut Page, figures: &toci_core::broker::Figures) {
     for (name, help, value) in [
         ("toci_gearman_jobs_waiting", "Gearman jobs without a worker.", figures.waiting),
         ("toci_gearman_jobs_running", "Gearman jobs with a worker.", figures.running),

@@ -40,6 +40,7 @@ pub(crate) fn job(name: &str, run: JobRun) -> Job {
         files: vec![],
         skip_if: vec![],
         semaphore: None,
+        pause_after_failures: None,
         tags: vec![],
         dependencies: vec![],
         parameters: vec![],

@@ -24,19 +24,20 @@ pub use lease::{
 };
 pub use node::{
     Autohold, AutoholdRequest, ImageState, Node, NodeHold, NodeImage, NodeState, Provider,
+    ProviderPause,
 };
 pub use pipeline::{
     ChangeSource, EndedItem, EndedQuery, Pipeline, PipelineItem, PipelineJob, PipelineOrder,
     PipelineQueue, Promote, ReferenceOrder, Report, WaitingChange,
 };
 pub use run::{
-    Alerts, ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_RUN, JobPause, JobPauseOrder,
-    ProviderAlert, Run, RunState, RunTrouble,
+    Alerts, ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_JOB_PAUSED, EVENT_RUN, JobPause,
+    PauseOrder, ProviderAlert, Run, RunState, RunTrouble,
 };
 pub use stream::{
     EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM, EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE,
-    EVENT_NODE, EVENT_OPERATION, EVENT_REPORT, EVENT_TESTENV, Gone, Lagged, STREAM_EVENT_MAX_BYTES,
-    STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
+    EVENT_NODE, EVENT_OPERATION, EVENT_PROVIDER, EVENT_REPORT, EVENT_TESTENV, Gone, Lagged,
+    STREAM_EVENT_MAX_BYTES, STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
 };
 pub use testenv::{
     Connection, Host, HostStatus, ImagePushed, MachineState, PowerAction, PowerRequest, Quarantine,

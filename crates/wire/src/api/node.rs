@@ -9,6 +9,8 @@
 //! POST /autoholds              AutoholdRequest -> Autohold   operator
 //! POST /autoholds/{autohold}/delete -> 204         operator
 //! GET  /providers              -> [Provider]       read-only
+//! POST /providers/{provider}/pause  PauseOrder -> 204  operator; what is there is used, nothing is built
+//! POST /providers/{provider}/resume -> 204         operator; also ends a pause after failed builds
 //! GET  /images                 -> [NodeImage]      read-only
 //! POST /images/{image}/rebuild -> 204              operator; the old one stays in use until the new one was tried
 //! ```
@@ -140,9 +142,23 @@ pub struct Provider {
     /// What is wrong; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// Somebody has paused it: nothing is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<ProviderPause>,
     /// After failures, no node of some label is built before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_until_us: Option<i64>,
+}
+
+/// Nothing is built at a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProviderPause {
+    /// Since when.
+    pub since_us: i64,
+    /// Who paused it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What an image is doing.

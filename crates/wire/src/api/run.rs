@@ -7,11 +7,12 @@
 //!                                         `run` Run when the run is over
 //! POST /runs/{id}/cancel     -> Run       operator
 //! GET  /run-troubles         -> [RunTrouble]  read-only
-//! GET  /alerts               -> Alerts    read-only; troubles, paused jobs, providers that are not well
-//! POST /jobs/{job}/pause     JobPauseOrder -> JobPause  operator; what runs goes on, nothing begins
+//! GET  /alerts               -> Alerts    read-only; troubles, paused jobs, providers that are not well or paused
+//! POST /jobs/{job}/pause     PauseOrder -> JobPause  operator; what runs goes on, nothing begins
 //! POST /jobs/{job}/resume    -> 204       operator
 //! ```
 
+use super::node::ProviderPause;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -112,6 +113,9 @@ pub struct RunTrouble {
 /// Event name of a `RunTrouble` that has just become one.
 pub const EVENT_ALERT: &str = "alert";
 
+/// Event name of a `JobPause` that has just begun.
+pub const EVENT_JOB_PAUSED: &str = "job_paused";
+
 /// What somebody has to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alerts {
@@ -119,7 +123,7 @@ pub struct Alerts {
     pub troubles: Vec<RunTrouble>,
     /// Jobs of which nothing begins.
     pub paused_jobs: Vec<JobPause>,
-    /// Providers that cannot be reached, or give no nodes for a while.
+    /// Providers that cannot be reached, are paused, or give no nodes for a while.
     pub providers: Vec<ProviderAlert>,
 }
 
@@ -130,16 +134,16 @@ pub struct JobPause {
     pub job: String,
     /// Since when.
     pub since_us: i64,
-    /// Who paused it.
+    /// Who paused it; `toci` itself after so many failures in a row.
     pub by: String,
     /// Why.
     pub reason: String,
 }
 
-/// Pause a job.
+/// Pause a job or a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct JobPauseOrder {
+pub struct PauseOrder {
     /// Why, for those who wait.
     pub reason: String,
 }
@@ -151,6 +155,9 @@ pub struct ProviderAlert {
     pub provider: String,
     /// What is wrong with it.
     pub problems: Vec<String>,
+    /// Somebody has paused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<ProviderPause>,
     /// It gives no nodes until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_until_us: Option<i64>,

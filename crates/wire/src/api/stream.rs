@@ -9,8 +9,10 @@
 //! | `/events`             | `report`    | `Report` that was delivered             |
 //! | `/events`             | `run`       | `Run` after each step, its end included |
 //! | `/events`             | `alert`     | `RunTrouble` that has just become one   |
+//! | `/events`             | `job_paused` | `JobPause`: nothing of the job begins  |
 //! | `/events`             | `node`      | `Node` in a new state                   |
-//! | `/events`             | `gone`      | `Gone`: a host or TE that was removed   |
+//! | `/events`             | `provider`  | `Provider` that was paused or goes on, or whose builds fail or work again |
+//! | `/events`             | `gone`      | `Gone`: a host, TE or node that was removed, the pause of a job that goes on |
 //! | both                  | `lagged`    | `Lagged`: the reader was too slow; the stream ends, read again |
 //! | `/hosts/{h}/stream`   | `desired`, `operation` | `HostDesired`, `Operation`   |
 //!
@@ -51,11 +53,13 @@ pub const EVENT_ITEM_ENDED: &str = "item_ended";
 pub const EVENT_REPORT: &str = "report";
 /// Event name of a `Node`.
 pub const EVENT_NODE: &str = "node";
+/// Event name of a `Provider`.
+pub const EVENT_PROVIDER: &str = "provider";
 
 /// A host or TE that is no longer known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Gone {
-    /// `host` or `testenv`.
+    /// `host`, `testenv`, `node` or `job_pause`.
     pub what: String,
     /// Its name.
     pub id: String,

@@ -35,6 +35,7 @@ pub(super) const KEYS: &[&str] = &[
     "swift",
     "skip-if",
     "attempts",
+    "pause-after-failures",
     "parameters",
     "dependencies",
     "run",
@@ -125,6 +126,8 @@ fn about_results(map: &Map<'_>, to: &mut Definition, found: &mut Findings) {
     set(to, map.text("failure-message", found), |j, v| j.failure_message = Some(v));
     set(to, map.text("success-pattern", found), |j, v| j.success_pattern = Some(v));
     set(to, map.text("failure-pattern", found), |j, v| j.failure_pattern = Some(v));
+    let most = map.number("pause-after-failures", 2, found);
+    set(to, most, |j, v| j.pause_after_failures = Some(v));
     let tags = map.texts(&["tags"], found);
     set(to, given(map, "tags", tags), |j, v| j.tags = v);
     let parameters = pairs(map, "parameters", found);
@@ -259,6 +262,7 @@ pub(super) fn blank(name: &str) -> Job {
         files: Vec::new(),
         skip_if: Vec::new(),
         semaphore: None,
+        pause_after_failures: None,
         tags: Vec::new(),
         dependencies: Vec::new(),
         parameters: Vec::new(),

@@ -132,9 +132,16 @@ impl Own<'_> {
         let definition = jobs::read(node, found)?;
         let path = format!("job {}", definition.name);
         if let Some(map) = Map::of(node, &path, found) {
-            if let Some(queue) = map.get("queue-name") {
-                let what = "a project cannot choose its queue by itself";
-                found.error(queue.mark, &path, what, "it in the layout");
+            for (key, what) in [
+                ("queue-name", "a project cannot choose its queue by itself"),
+                (
+                    "pause-after-failures",
+                    "a project cannot pause jobs, whose names others have too",
+                ),
+            ] {
+                if let Some(node) = map.get(key) {
+                    found.error(node.mark, &path, what, "it in the layout");
+                }
             }
             for key in ["mutex", "semaphore"] {
                 let Some(name) = map.text(key, found) else { continue };

@@ -93,7 +93,7 @@ fn a_jobs_own_word_beats_every_metajob() {
     let text = "
 pipelines: [{name: check, manager: IndependentPipelineManager}]
 jobs:
-  - {name: '^x-.*', voting: false, timeout: 10m}
+  - {name: '^x-.*', voting: false, timeout: 10m, pause-after-failures: 5}
   - {name: x-1, voting: true}
   - {name: '^x-1', timeout: 20m}
 projects: [{name: a, check: [x-1, x-2]}]
@@ -103,6 +103,7 @@ projects: [{name: a, check: [x-1, x-2]}]
     assert_eq!(job(&layout, "x-1").run.timeout, Duration::from_secs(1200));
     assert!(!job(&layout, "x-2").voting);
     assert_eq!(job(&layout, "x-2").run.timeout, Duration::from_secs(600));
+    assert_eq!(job(&layout, "x-1").pause_after_failures, Some(5));
 }
 
 #[test]

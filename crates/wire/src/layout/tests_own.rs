@@ -115,11 +115,12 @@ fn what_is_the_layouts_stays_the_layouts() {
         ],
     );
     fails(
-        "jobs:\n  - {name: lint, run: 'true'}\n  - {name: noop}\n  - {name: q, queue-name: fast, mutex: gold}\n",
+        "jobs:\n  - {name: lint, run: 'true'}\n  - {name: noop}\n  - {name: q, queue-name: fast, mutex: gold, pause-after-failures: 2}\n",
         &[
             ".toci.yaml:2:5: job lint: `lint` belongs to the layout and cannot be changed here (expected another name)",
             ".toci.yaml:3:5: job noop: `noop` belongs to the layout and cannot be changed here (expected another name)",
             ".toci.yaml:4:27: job q: a project cannot choose its queue by itself (expected it in the layout)",
+            ".toci.yaml:4:68: job q: a project cannot pause jobs, whose names others have too (expected it in the layout)",
             ".toci.yaml:4:40: job q: the layout has no semaphore `gold` (expected one that the layout has)",
         ],
     );

@@ -18,6 +18,7 @@ enum Step {
     List(usize, bool),
     Hold(u64),
     Delete(u64),
+    Pause(usize, bool),
     Pass(u64),
     Crash(bool),
 }
@@ -32,6 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..2_usize, prop::bool::weighted(0.8)).prop_map(|(p, well)| Step::List(p, well)),
         1 => (0..30_u64).prop_map(Step::Hold),
         1 => (0..30_u64).prop_map(Step::Delete),
+        1 => (0..2_usize, any::<bool>()).prop_map(|(p, on)| Step::Pause(p, on)),
         2 => (1..2000_u64).prop_map(Step::Pass),
         1 => any::<bool>().prop_map(Step::Crash),
     ]
@@ -47,6 +49,15 @@ fn settings(max: (u64, u64), memory: u64) -> Settings {
             provider("p", max.0, memory, &[("a", 1), ("b", 4), ("c", 2)]),
             provider("q", max.1, u64::MAX, &[("a", 1), ("b", 1), ("c", 1)]),
         ],
+    }
+}
+
+fn pause(name: &str, on: bool) -> Event {
+    let provider = provider_name(name);
+    if on {
+        Event::PauseProvider { provider, by: "ann".into(), reason: "x".into() }
+    } else {
+        Event::ResumeProvider(provider)
     }
 }
 
@@ -93,6 +104,9 @@ fn take(world: &mut World, step: Step, live: &mut BTreeSet<u128>) {
         Step::Delete(n) => {
             let _ = world.on(Event::Delete(NodeId(n)));
         }
+        Step::Pause(pick, on) => {
+            let _ = world.on(pause(PROVIDERS[pick], on));
+        }
         Step::Pass(seconds) => world.pass(seconds),
         Step::Crash(half_built) => {
             world.crash(half_built);
@@ -115,6 +129,10 @@ proptest! {
         let mut live = BTreeSet::new();
         for step in steps {
             take(&mut world, step, &mut live);
+        }
+        for name in PROVIDERS {
+            // Refused unless it is paused.
+            let _ = world.on(pause(name, false));
         }
         // From here on all goes well, and everybody is served or told in the end.
         for round in 0..200 {

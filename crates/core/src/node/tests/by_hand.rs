@@ -155,6 +155,90 @@ fn another_provider_is_used_while_one_is_broken() {
 }
 
 #[test]
+fn where_it_is_paused_by_hand_nothing_is_built_and_what_is_there_is_used() {
+    let mut w = world(1, 4);
+    w.work_off();
+    let pause = |by: &str, reason: &str| Event::PauseProvider {
+        provider: provider_name("p"),
+        by: by.into(),
+        reason: reason.into(),
+    };
+    let resume = || Event::ResumeProvider(provider_name("p"));
+    assert_eq!(w.on(resume()), Err("not_paused".to_owned()));
+    w.on(pause("ann", "the cloud is moved")).unwrap();
+    w.on(pause("bob", "again is no harm")).unwrap();
+    assert_eq!(w.news, ["p is paused by ann: the cloud is moved"]);
+    w.ask(1, "a", 1).unwrap();
+    w.ask(2, "a", 1).unwrap();
+    w.work_off();
+    assert_eq!((w.served(1).is_some(), w.served(2)), (true, None));
+    assert_eq!(w.pool.waiting(RunId(2)).unwrap(), "p is paused by ann: the cloud is moved");
+    w.on(Event::GiveBack(RunId(1))).unwrap();
+    w.work_off();
+    assert!(w.states().is_empty(), "{:?}", w.states());
+    // Also under the next server.
+    w.crash(false);
+    w.list_all();
+    w.ask(2, "a", 1).unwrap();
+    w.pass(100_000);
+    assert!(w.states().is_empty(), "{:?}", w.states());
+    let view = w.pool.provider_views().remove(0);
+    assert_eq!((view.paused.unwrap().by.as_str(), view.paused_until), ("ann", None));
+    w.on(resume()).unwrap();
+    w.work_off();
+    assert!(w.served(2).is_some());
+    assert!(w.providers.is_empty(), "nothing is left to be kept");
+    let nobody = Event::ResumeProvider(provider_name("nobody"));
+    assert_eq!(w.on(nobody), Err("no_such_provider".to_owned()));
+}
+
+#[test]
+fn another_provider_is_used_while_one_is_paused() {
+    let mut w = World::new(Settings {
+        labels: labels(&[("a", 0)]),
+        providers: vec![
+            provider("p", 9, u64::MAX, &[("a", 1)]),
+            provider("q", 1, u64::MAX, &[("a", 1)]),
+        ],
+    });
+    w.list_all();
+    let (provider, by, reason) = (provider_name("p"), "ann".into(), "x".into());
+    w.on(Event::PauseProvider { provider, by, reason }).unwrap();
+    w.ask(1, "a", 1).unwrap();
+    w.work_off();
+    assert_eq!(w.pool.node(w.served(1).unwrap()[0]).unwrap().provider, provider_name("q"));
+}
+
+#[test]
+fn failures_count_on_after_a_restart_and_a_resumed_provider_is_tried_at_once() {
+    let mut w = world(1, 1);
+    let tries = |w: &mut World| {
+        assert_eq!(w.states(), ["building"]);
+        w.work(0, false);
+        w.work_off();
+        assert!(w.states().is_empty(), "{:?}", w.states());
+    };
+    tries(&mut w);
+    for seconds in [10, 20, 40] {
+        w.pass(seconds);
+        tries(&mut w);
+    }
+    // 80 s were due; the next server tries one soon.
+    w.crash(false);
+    w.list_all();
+    assert!(w.states().is_empty(), "{:?}", w.states());
+    w.pass(10);
+    tries(&mut w);
+    assert!(w.news.last().unwrap().starts_with("p 5 builds of a in a row failed"), "{:?}", w.news);
+    w.pass(159);
+    assert!(w.states().is_empty(), "{:?}", w.states());
+    w.on(Event::ResumeProvider(provider_name("p"))).unwrap();
+    w.work_off();
+    assert_eq!(w.states(), ["ready"]);
+    assert!(w.providers.is_empty());
+}
+
+#[test]
 fn a_request_is_given_up_after_so_many_failed_builds() {
     let mut w = world(0, 1);
     w.ask(1, "a", 1).unwrap();

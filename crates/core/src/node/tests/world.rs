@@ -4,7 +4,7 @@ use crate::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
 use crate::layout::Precedence;
 use crate::node::{
     Amount, Autohold, Event, LabelSpec, Node, NodeState, Outcome, Policy, Pool, PoolSpec,
-    ProviderSpec, Request, Rows, Settings, Wanted,
+    ProviderRow, ProviderSpec, Request, Rows, Settings, Wanted,
 };
 use crate::time::Time;
 use core::time::Duration;
@@ -42,6 +42,7 @@ pub(super) struct World {
     /// What is on disk.
     pub(super) rows: BTreeMap<NodeId, Node>,
     autoholds: BTreeMap<AutoholdId, Autohold>,
+    pub(super) providers: BTreeMap<ProviderName, ProviderRow>,
     last_node: u64,
     /// Machines that exist, by provider.
     pub(super) machines: BTreeMap<ProviderName, BTreeSet<String>>,
@@ -66,6 +67,7 @@ impl World {
             now,
             rows: BTreeMap::new(),
             autoholds: BTreeMap::new(),
+            providers: BTreeMap::new(),
             last_node: 0,
             machines,
             built: BTreeSet::new(),
@@ -97,6 +99,12 @@ impl World {
             };
         }
         assert!(self.pool.autoholds().eq(self.autoholds.values()), "a wish is not written");
+        for name in &changes.providers {
+            match self.pool.provider_row(name) {
+                Some(row) => self.providers.insert(name.clone(), row.clone()),
+                None => self.providers.remove(name),
+            };
+        }
         self.last_node = self.pool.last_node();
         self.news.extend(changes.news.into_iter().map(|(p, text)| format!("{p} {text}")));
         for (run, outcome) in changes.outcomes {
@@ -125,6 +133,10 @@ impl World {
             let memory: u64 =
                 mine().filter_map(|n| spec.pools.get(&n.label)).map(|p| p.cost.memory_mib).sum();
             assert!(memory <= spec.quota.memory_mib, "{}: {memory} MiB", spec.name);
+        }
+        for spec in &self.settings.providers {
+            let row = self.pool.provider_row(&spec.name);
+            assert_eq!(self.providers.get(&spec.name), row, "a provider is not written");
         }
         assert_eq!(self.rows.len(), self.pool.nodes().count());
         for node in self.pool.nodes() {
@@ -236,6 +248,7 @@ impl World {
             last_node: self.last_node,
             nodes: self.rows.values().cloned().collect(),
             autoholds: self.autoholds.values().cloned().collect(),
+            providers: self.providers.values().cloned().collect(),
         };
         self.pool = Pool::load(rows, self.settings.clone(), Policy::default(), self.now);
         self.on(Event::Tick).unwrap();

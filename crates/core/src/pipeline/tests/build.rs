@@ -232,6 +232,7 @@ fn job(name: &str, words: &[&str]) -> Job {
             .into_iter()
             .collect(),
         semaphore: text("semaphore").map(|name| SemaphoreUse { name }),
+        pause_after_failures: None,
         tags: Vec::new(),
         dependencies: text("after").map(JobName).into_iter().collect(),
         parameters: Vec::new(),

@@ -85,6 +85,8 @@ pub enum NodeNews {
     Changed(Arc<api::Node>),
     /// One that is no longer known.
     Gone(NodeId),
+    /// A provider that was paused or goes on, or whose builds fail or work again.
+    Provider(Arc<api::Provider>),
 }
 
 impl NodePool {
@@ -168,6 +170,21 @@ impl NodePool {
     /// All providers.
     pub async fn providers(&self) -> Result<Vec<api::Provider>, NodeError> {
         self.look(State::providers).await
+    }
+
+    /// Builds nothing more at a provider, until it is resumed. Again is no harm.
+    pub async fn pause_provider(
+        &self,
+        provider: ProviderName,
+        by: String,
+        reason: String,
+    ) -> Result<(), NodeError> {
+        self.apply(Event::PauseProvider { provider, by, reason }).await
+    }
+
+    /// Builds there again; where builds failed, one is tried at once.
+    pub async fn resume_provider(&self, provider: ProviderName) -> Result<(), NodeError> {
+        self.apply(Event::ResumeProvider(provider)).await
     }
 
     /// All images that providers make their machines of.

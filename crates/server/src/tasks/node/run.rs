@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use toci_core::id::{AutoholdId, NodeId, ProviderName, RunId};
-use toci_core::node::{Changes, Event, Node, NodeState, Outcome, Pool, Request};
+use toci_core::node::{Changes, Event, Node, NodeState, Outcome, Pool, ProviderRow, Request};
 use toci_core::refused::Refused;
 use toci_edge::provider::{Machine, Provider};
 use toci_store::{NodeBatch, Store, StoreError};
@@ -216,10 +216,13 @@ impl State {
     }
 
     async fn write(&mut self) -> Result<(), StoreError> {
-        let Changes { nodes, gone, autoholds, .. } = &self.unwritten;
-        if nodes.is_empty() && gone.is_empty() && autoholds.is_empty() {
+        let Changes { nodes, gone, autoholds, providers, .. } = &self.unwritten;
+        if nodes.is_empty() && gone.is_empty() && autoholds.is_empty() && providers.is_empty() {
             return Ok(());
         }
+        let row = |name: &ProviderName| self.pool.provider_row(name).cloned();
+        let rows: Vec<ProviderRow> = providers.iter().filter_map(row).collect();
+        let well = providers.iter().filter(|name| self.pool.provider_row(name).is_none());
         let nodes = self.unwritten.nodes.iter().filter_map(|id| self.pool.node(*id).cloned());
         let wishes =
             self.pool.autoholds().filter(|wish| self.unwritten.autoholds.contains(&wish.id));
@@ -228,6 +231,8 @@ impl State {
         let batch = NodeBatch {
             autoholds: wishes.cloned().collect(),
             autoholds_gone: spent.collect(),
+            providers_gone: well.cloned().collect(),
+            providers: rows,
             nodes: nodes.collect(),
             gone: self.unwritten.gone.iter().copied().collect(),
             last_node: self.pool.last_node(),
@@ -240,6 +245,13 @@ impl State {
         // Nobody may follow any of the news.
         for node in changes.nodes.iter().filter_map(|id| self.node(*id)) {
             let _ = self.news.send(NodeNews::Changed(Arc::new(node)));
+        }
+        if !changes.providers.is_empty() {
+            for provider in self.providers() {
+                if changes.providers.iter().any(|name| name.as_str() == provider.name) {
+                    let _ = self.news.send(NodeNews::Provider(Arc::new(provider)));
+                }
+            }
         }
         for id in &changes.gone {
             self.machines.remove(id);
@@ -337,5 +349,6 @@ fn merge(older: &mut Changes, newer: Changes) {
     older.nodes.extend(newer.nodes);
     older.gone.extend(newer.gone);
     older.autoholds.extend(newer.autoholds);
+    older.providers.extend(newer.providers);
     older.outcomes.extend(newer.outcomes);
 }

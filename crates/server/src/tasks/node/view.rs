@@ -52,6 +52,11 @@ impl State {
                 .collect::<BTreeMap<_, _>>(),
             labels: view.labels,
             problems: view.problems,
+            paused: view.paused.map(|pause| api::ProviderPause {
+                since_us: pause.since.0,
+                by: pause.by,
+                reason: pause.reason,
+            }),
             paused_until_us: view.paused_until.map(|t| t.0),
         };
         views.into_iter().map(view).collect()

@@ -7,13 +7,15 @@ use super::drive::{Drive, finished, folder_of};
 use super::nodes::Nodes;
 use super::recover;
 use super::stops::Order;
-use super::trouble::{Trouble, Troubles};
+use super::streak::Watched;
+use super::table::{Entry, Known, Table};
+use super::trouble::Trouble;
 use crate::clock::now;
 use crate::config::RunConfig;
 use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::{Archived, Finished, LogError};
 use futures_util::future::BoxFuture;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use toci_core::event::SourceName;
@@ -30,6 +32,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(3600);
 const STEPS_MAX: usize = 1024;
 /// Ends of runs that wait for the desk at most.
 const ENDS_MAX: usize = 256;
+/// Who pauses a job that fails again and again.
+const ITSELF: &str = "toci";
 
 /// Where news of runs go: to the gate.
 pub type News = mpsc::Sender<Input>;
@@ -89,56 +93,26 @@ pub struct RunDesk {
     settled: Arc<Notify>,
     /// Some job was paused or goes on.
     paused: Arc<Notify>,
-    alerts: broadcast::Sender<Trouble>,
+    alerts: broadcast::Sender<Alert>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    /// The server ends when what has begun is over; nothing else begins.
-    draining: bool,
-    /// Nothing of these jobs begins.
-    paused: BTreeMap<String, JobPause>,
-    known: BTreeMap<RunId, Known>,
-    troubles: Troubles,
+/// What people have to know at once.
+#[derive(Clone, Debug)]
+pub enum Alert {
+    /// A job or a provider fails by the infrastructure again and again.
+    Trouble(Trouble),
+    /// A job is paused.
+    Paused(JobPause),
+    /// A job goes on.
+    Resumed(String),
 }
 
-impl Table {
-    fn is_held(&self, job: &str) -> bool {
-        self.draining || self.paused.contains_key(job)
-    }
-
-    /// Tells every run that has not begun whether it may.
-    fn hold_or_go(&self) {
-        for known in self.known.values() {
-            let held = self.is_held(&known.job);
-            known.order.send_if_modified(|order| {
-                let next = match order {
-                    Order::Go if held => Order::Hold,
-                    Order::Hold if !held => Order::Go,
-                    Order::Go | Order::Hold | Order::Cancel | Order::Abort => return false,
-                };
-                *order = next;
-                true
-            });
-        }
-    }
-}
-
-/// A run that has a task, or had one and is still wanted.
+/// A run's task has ended.
 #[derive(Debug)]
-struct Known {
-    view: watch::Receiver<Arc<Record>>,
-    order: watch::Sender<Order>,
-    marks: watch::Receiver<Mark>,
-    job: String,
-    over: bool,
-}
-
-/// A task has ended.
-enum Ended {
+pub(super) enum Ended {
     /// The run is over, and that was told.
     Over(Arc<Record>),
-    /// It had not begun when the last server went: it may begin now.
+    /// It had not begun when the last server went, or may not begin now: whoever still wants it begins it anew.
     Forgotten(RunId),
 }
 
@@ -179,25 +153,17 @@ impl RunDesk {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new entry: what the run's task writes to.
-    fn enter(
-        &self,
-        record: Record,
-    ) -> (watch::Sender<Arc<Record>>, watch::Receiver<Order>, watch::Sender<Mark>) {
-        let (id, job) = (record.run, record.job.to_string());
-        let (view, seen) = watch::channel(Arc::new(record));
-        let (order, ordered) = watch::channel(Order::Go);
-        let (marks, marked) = watch::channel(Mark::default());
-        let (mut step, steps) = (seen.clone(), self.steps.clone());
+    /// A new entry, whose steps are told.
+    fn enter(&self, record: Record, watched: Option<Watched>) -> Entry {
+        let entry = self.table().enter(record, watched);
+        let (mut step, steps) = (entry.view.subscribe(), self.steps.clone());
         tokio::spawn(async move {
             while step.changed().await.is_ok() {
                 // Nobody may follow.
                 let _ = steps.send(step.borrow_and_update().clone());
             }
         });
-        let known = Known { view: seen, order, marks: marked, job, over: false };
-        self.table().known.insert(id, known);
-        (view, ordered, marks)
+        entry
     }
 
     fn recover(
@@ -207,11 +173,12 @@ impl RunDesk {
         news: News,
         ends: mpsc::Sender<Ended>,
     ) {
-        let (view, _, marks) = self.enter(record.clone());
+        // Whatever becomes of it is no fault of its job.
+        let Entry { view, marks, .. } = self.enter(record.clone(), None);
         let parts = Arc::clone(&self.parts);
         tokio::spawn(async move {
             let why = "the server was started anew while this ran";
-            let end = if recover::has_begun(&record) {
+            let end = if record.state.has_begun() {
                 let wish = wanted.borrow().runs.iter().find(|w| w.run == record.run).cloned();
                 let lost = Arc::new(recover::lose(&parts, record, why, wish, marks).await);
                 view.send_replace(Arc::clone(&lost));
@@ -231,9 +198,9 @@ impl RunDesk {
 
     fn begin(&self, wish: RunWish, news: News, ends: mpsc::Sender<Ended>) {
         let first = Record::new(&wish, now());
-        let (view, order, marks) = self.enter(first);
+        let entry = self.enter(first, Watched::of(&wish));
         let parts = Arc::clone(&self.parts);
-        let seen = view.subscribe();
+        let (view, marks, seen) = (entry.view.clone(), entry.marks.clone(), entry.view.subscribe());
         tokio::spawn(async move {
             let run = wish.run;
             // One that was over before, while nobody heard of it, does not run again.
@@ -246,24 +213,21 @@ impl RunDesk {
                 let _ = ends.send(Ended::Over(known)).await;
                 return;
             }
-            let view_too = view.clone();
-            let lost_marks = marks.clone();
-            let drive =
-                Drive::new(Arc::clone(&parts), wish.clone(), view, news.clone(), order, marks);
-            let record = match tokio::spawn(drive.run()).await {
-                Ok(record) => record,
+            let drive = Drive::new(Arc::clone(&parts), wish.clone(), news.clone(), entry);
+            let end = match tokio::spawn(drive.run()).await {
+                Ok(end) => end,
                 Err(error) => {
                     tracing::error!(%run, %error, "a run's task has ended badly: this is a bug");
                     let record = seen.borrow().as_ref().clone();
                     let why = "the server failed while this ran";
-                    let lost = recover::lose(&parts, record, why, Some(wish), lost_marks).await;
+                    let lost = recover::lose(&parts, record, why, Some(wish), marks).await;
                     let lost = Arc::new(lost);
-                    view_too.send_replace(Arc::clone(&lost));
+                    view.send_replace(Arc::clone(&lost));
                     told(&news, &lost).await;
-                    lost
+                    Ended::Over(lost)
                 }
             };
-            let _ = ends.send(Ended::Over(record)).await;
+            let _ = ends.send(end).await;
         });
     }
 
@@ -315,13 +279,7 @@ impl RunDesk {
         let table = self.table();
         match table.known.get(&id).filter(|k| k.view.borrow().result().is_none()) {
             Some(known) => {
-                known.order.send_if_modified(|order| {
-                    let go = matches!(order, Order::Go | Order::Hold);
-                    if go {
-                        *order = Order::Abort;
-                    }
-                    go
-                });
+                known.stop(Order::Abort);
                 true
             }
             None => false,
@@ -334,21 +292,24 @@ impl RunDesk {
         self.table().paused.values().cloned().collect()
     }
 
-    pub(super) fn set_pauses(&self, change: impl FnOnce(&mut BTreeMap<String, JobPause>)) {
+    /// Changes what is paused, and tells it.
+    pub(super) fn change_pauses(&self, change: impl FnOnce(&mut Table) -> Option<Alert>) {
         let mut table = self.table();
-        change(&mut table.paused);
+        let alert = change(&mut table);
         table.hold_or_go();
         drop(table);
         self.paused.notify_one();
+        // Nobody may follow.
+        let _ = alert.map(|alert| self.alerts.send(alert));
     }
 
     pub(super) fn store(&self) -> &Store {
         &self.parts.store
     }
 
-    /// Follows what becomes a trouble from now on.
+    /// Follows what becomes a trouble, is paused and goes on from now on.
     #[must_use]
-    pub fn alerts(&self) -> broadcast::Receiver<Trouble> {
+    pub fn alerts(&self) -> broadcast::Receiver<Alert> {
         self.alerts.subscribe()
     }
 
@@ -375,7 +336,7 @@ impl RunDesk {
         let mut table = self.table();
         table.draining = true;
         table.hold_or_go();
-        let busy = |known: &&Known| !known.over && recover::has_begun(&known.view.borrow());
+        let busy = |known: &&Known| !known.over && known.view.borrow().state.has_begun();
         table.known.values().filter(busy).count()
     }
 
@@ -426,7 +387,7 @@ impl Follower {
             self.follow(&wanted).await;
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return },
-                Some(end) = ended.recv() => self.ended(end),
+                Some(end) = ended.recv() => self.ended(end).await,
                 () = self.desk.paused.notified() => {}
                 _ = tidy.tick() => self.tidy().await,
             }
@@ -470,40 +431,50 @@ impl Follower {
             if known.over {
                 return wanted.stopping.contains(id);
             }
-            known.order.send_if_modified(|order| {
-                let go = matches!(order, Order::Go | Order::Hold);
-                if go {
-                    *order = Order::Cancel;
-                }
-                go
-            });
+            known.stop(Order::Cancel);
             true
         });
     }
 
-    fn ended(&self, end: Ended) {
-        let mut table = self.desk.table();
-        match end {
+    async fn ended(&self, end: Ended) {
+        let record = match end {
             Ended::Forgotten(run) => {
-                table.known.remove(&run);
-            }
-            Ended::Over(record) => {
-                if let Some(known) = table.known.get_mut(&record.run) {
-                    known.over = true;
-                }
+                self.desk.table().known.remove(&run);
                 self.desk.settled.notify_waiters();
-                for trouble in table.troubles.count(&record, now()) {
-                    tracing::warn!(
-                        of = trouble.of,
-                        failures = trouble.failures,
-                        last = trouble.last,
-                        "the infrastructure fails again and again"
-                    );
-                    // Nobody may follow.
-                    let _ = self.desk.alerts.send(trouble);
-                }
+                return;
             }
+            Ended::Over(record) => record,
+        };
+        let (fresh, why) = self.count(&record);
+        self.desk.settled.notify_waiters();
+        for trouble in fresh {
+            tracing::warn!(
+                of = trouble.of,
+                failures = trouble.failures,
+                last = trouble.last,
+                "the infrastructure fails again and again"
+            );
+            // Nobody may follow.
+            let _ = self.desk.alerts.send(Alert::Trouble(trouble));
         }
+        let Some(why) = why else { return };
+        let job = record.job.to_string();
+        if let Err(error) = self.desk.pause(&job, ITSELF, &why).await {
+            tracing::error!(job, error = ?error, "a job that fails again and again could not be paused");
+        }
+    }
+
+    /// A run is over: what has become a trouble with it, and why its job is to be paused, if it is.
+    fn count(&self, record: &Record) -> (Vec<Trouble>, Option<String>) {
+        let mut table = self.desk.table();
+        let table = &mut *table;
+        let known = table.known.get_mut(&record.run);
+        let watched = known.and_then(|known| {
+            known.over = true;
+            known.watched.take()
+        });
+        let why = watched.and_then(|watched| table.streaks.count(record, &watched));
+        (table.troubles.count(record, now()), why)
     }
 
     async fn tidy(&self) {

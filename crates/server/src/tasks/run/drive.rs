@@ -3,12 +3,13 @@
 mod collecting;
 mod ready;
 
-use super::console::{Console, Mark};
-use super::desk::{News, Parts};
+use super::console::Console;
+use super::desk::{Ended, News, Parts};
 use super::environment::{self, Places};
 use super::script::{End, Playing, SCRIPT_MAX_BYTES, Scene, text_of};
 use super::secret::Secrets;
-use super::stops::{Heed, Order, Stops};
+use super::stops::{Heed, Stops};
+use super::table::Entry;
 use super::testenv::Tenancy;
 use crate::clock::Clock;
 use crate::tasks::log::Finished;
@@ -61,14 +62,8 @@ pub(super) fn console_url(parts: &Parts, run: toci_core::id::RunId) -> String {
 }
 
 impl Drive {
-    pub(super) fn new(
-        parts: Arc<Parts>,
-        wish: RunWish,
-        view: watch::Sender<Arc<Record>>,
-        news: News,
-        order: watch::Receiver<Order>,
-        marks: watch::Sender<Mark>,
-    ) -> Drive {
+    pub(super) fn new(parts: Arc<Parts>, wish: RunWish, news: News, entry: Entry) -> Drive {
+        let Entry { view, order, held, marks } = entry;
         let clock = Clock::start();
         let folder = folder_of(&parts, wish.run);
         Drive {
@@ -76,7 +71,7 @@ impl Drive {
             state: State::WaitingNode,
             view,
             news,
-            stops: Stops { clock, order, lost: Vec::new(), lease: None },
+            stops: Stops { clock, order, held, lost: Vec::new(), lease: None },
             console: Console::new(&folder, marks).bounded(parts.config.console_head_bytes),
             places: Places::new(&parts.config),
             folder,
@@ -89,13 +84,14 @@ impl Drive {
         }
     }
 
-    /// Goes through all of it.
-    pub(super) async fn run(mut self) -> Arc<Record> {
+    /// Goes through all of it, unless it may not begin.
+    pub(super) async fn run(mut self) -> Ended {
         self.publish();
         if !self.keep().await {
             return self.finish(RunResult::Lost).await;
         }
         loop {
+            let waits = !self.state.has_begun();
             let event = match self.state {
                 State::WaitingNode => self.take_nodes().await,
                 State::WaitingTestenv => self.take_testenv().await,
@@ -105,8 +101,31 @@ impl Drive {
                 State::Collecting { verdict, .. } => self.collect(verdict).await,
                 State::Over(result) => return self.finish(result).await,
             };
+            if event == Event::Held {
+                return self.put_back().await;
+            }
             self.go(event).await;
+            // Only after it is shown as begun is it certain that whoever holds runs and counts those has counted it.
+            if waits && self.stops.is_held() && !matches!(self.state, State::Over(_)) {
+                return self.put_back().await;
+            }
         }
+    }
+
+    /// It may not begin now: it sits on nothing, and begins anew when it may.
+    async fn put_back(mut self) -> Ended {
+        let run = self.wish.run;
+        tracing::info!(%run, "a run that has not begun is put back");
+        self.release_testenv("the run may not begin now").await;
+        self.nodes.clear();
+        self.parts.nodes.give_back(run).await;
+        if self.stops.is_aborted() {
+            return self.finish(RunResult::Aborted).await;
+        }
+        if let Err(error) = self.parts.store.forget_run(run).await {
+            tracing::warn!(%run, %error, "a run could not be forgotten");
+        }
+        Ended::Forgotten(run)
     }
 
     /// Takes a step. Nothing runs on a node before it is written that something may.
@@ -127,10 +146,6 @@ impl Drive {
                 core::mem::discriminant(&before) != core::mem::discriminant(&self.state)
             }
         };
-        let begins = matches!(self.state, State::Preparing { .. });
-        if begins && !matches!(before, State::Preparing { .. }) {
-            self.stops.until_not_held().await;
-        }
         if let State::Over(_) = self.state {
             // People see the end when the logs are there as well.
             return;
@@ -283,6 +298,7 @@ impl Drive {
             | Event::Prepared
             | Event::Unpreparable
             | Event::Ended { .. }
+            | Event::Held
             | Event::Collected => return,
         };
         self.say(&why);
@@ -339,7 +355,7 @@ impl Drive {
     }
 
     /// Everything is given back, then archived, then written, then told.
-    async fn finish(mut self, result: RunResult) -> Arc<Record> {
+    async fn finish(mut self, result: RunResult) -> Ended {
         self.release_testenv("the run is over").await;
         self.nodes.clear();
         self.parts.nodes.give_back(self.wish.run).await;
@@ -361,7 +377,7 @@ impl Drive {
         self.publish();
         let record = Arc::new(self.record.clone());
         self.tell(finished(&record)).await;
-        record
+        Ended::Over(record)
     }
 
     async fn archive(&mut self, result: RunResult) {

@@ -26,6 +26,8 @@ mod recover;
 mod script;
 mod secret;
 mod stops;
+mod streak;
+mod table;
 mod testenv;
 mod trouble;
 mod workspace;
@@ -35,7 +37,7 @@ mod tests;
 
 pub use collect::Collection;
 pub use console::{CONSOLE_FILE, ConsoleReader, HEAD_MAX_BYTES, Mark, TAIL_MAX_BYTES};
-pub use desk::{Archive, News, Parts, RunDesk};
+pub use desk::{Alert, Archive, News, Parts, RunDesk};
 pub use nodes::Nodes;
 pub use pause::{PAUSED_MAX, PauseError};
 pub use trouble::{TROUBLE_FROM, Trouble};

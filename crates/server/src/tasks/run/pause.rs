@@ -1,6 +1,6 @@
-//! Jobs that an operator has paused: what runs goes on, nothing of them begins until they are resumed. Kept in the store.
+//! Jobs that an operator, or their failures, have paused: what runs goes on, nothing of them begins until they are resumed. Kept in the store.
 
-use super::desk::RunDesk;
+use super::desk::{Alert, RunDesk};
 use crate::clock::now;
 use toci_store::{JobPause, StoreError};
 
@@ -41,8 +41,9 @@ impl RunDesk {
         };
         self.store().put_job_pause(&pause).await?;
         tracing::warn!(job, by, reason = pause.reason, "a job is paused");
-        self.set_pauses(|pauses| {
-            pauses.insert(job.to_owned(), pause.clone());
+        self.change_pauses(|table| {
+            table.paused.insert(job.to_owned(), pause.clone());
+            Some(Alert::Paused(pause.clone()))
         });
         Ok(pause)
     }
@@ -54,7 +55,11 @@ impl RunDesk {
     pub async fn resume(&self, job: &str) -> Result<bool, PauseError> {
         self.store().remove_job_pause(job).await?;
         let mut was = false;
-        self.set_pauses(|pauses| was = pauses.remove(job).is_some());
+        self.change_pauses(|table| {
+            was = table.paused.remove(job).is_some();
+            table.streaks.forget(job);
+            was.then(|| Alert::Resumed(job.to_owned()))
+        });
         if was {
             tracing::info!(job, "a job goes on");
         }

@@ -35,18 +35,6 @@ pub(super) async fn release_leases(parts: &Parts) {
     }
 }
 
-/// Whether something of it may have run on a node.
-pub(super) fn has_begun(record: &Record) -> bool {
-    match record.state {
-        State::WaitingNode | State::WaitingTestenv => false,
-        State::Preparing { .. }
-        | State::Running { .. }
-        | State::Post { .. }
-        | State::Collecting { .. }
-        | State::Over(_) => true,
-    }
-}
-
 /// Makes sure that nothing of a run runs any more.
 pub(super) async fn end_for_sure(parts: &Parts, record: &Record, why: &str) -> Vec<String> {
     let mut told = Vec::new();

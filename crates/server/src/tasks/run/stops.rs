@@ -12,8 +12,6 @@ use tokio::sync::watch;
 pub(super) enum Order {
     /// It should run.
     Go,
-    /// It may not begin now: its job is paused, or the server ends soon and the next one begins it.
-    Hold,
     /// Its item does not need it any more.
     Cancel,
     /// Somebody stopped it.
@@ -23,7 +21,9 @@ pub(super) enum Order {
 /// Which interruptions count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heed {
-    /// All.
+    /// All, and that it may not begin now: it only waits.
+    Waiting,
+    /// All that ends a run.
     All,
     /// Not the end of the TE: its verdict is known already.
     ButTestenv,
@@ -36,6 +36,8 @@ pub(super) enum Heed {
 pub(super) struct Stops {
     pub(super) clock: Clock,
     pub(super) order: watch::Receiver<Order>,
+    /// It may not begin now: its job is paused, or the server ends soon and the next one begins it.
+    pub(super) held: watch::Receiver<bool>,
     /// One a node.
     pub(super) lost: Vec<watch::Receiver<bool>>,
     pub(super) lease: Option<watch::Receiver<Arc<Lease>>>,
@@ -57,20 +59,23 @@ impl Stops {
     }
 
     async fn any(&mut self, deadline: Option<Time>, heed: Heed) -> Event {
-        let Stops { clock, order, lost, lease } = self;
+        let Stops { clock, order, held, lost, lease } = self;
         tokio::select! {
+            biased;
             () = gone(lost) => Event::NodeLost,
             event = ordered(order), if heed != Heed::Least => event,
-            () = ended(lease), if heed == Heed::All => Event::TestenvLost,
+            () = ended(lease), if matches!(heed, Heed::Waiting | Heed::All) => Event::TestenvLost,
+            () = until(held), if heed == Heed::Waiting => Event::Held,
             () = due(clock, deadline) => Event::TimeUp,
         }
     }
 
-    /// Returns when it may go on, or is stopped.
-    pub(super) async fn until_not_held(&mut self) {
-        if self.order.wait_for(|order| *order != Order::Hold).await.is_err() {
-            std::future::pending().await
-        }
+    pub(super) fn is_held(&self) -> bool {
+        *self.held.borrow()
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        *self.order.borrow() == Order::Abort
     }
 
     pub(super) fn is_node_lost(&self) -> bool {
@@ -93,23 +98,20 @@ async fn gone(lost: &mut [watch::Receiver<bool>]) {
     futures_util::future::select_all(waits).await;
 }
 
-/// A sender that went away says nothing about the node.
-async fn until(lost: &mut watch::Receiver<bool>) {
-    if lost.wait_for(|lost| *lost).await.is_err() {
+/// Returns when it is so. A sender that went away says nothing.
+async fn until(so: &mut watch::Receiver<bool>) {
+    if so.wait_for(|so| *so).await.is_err() {
         std::future::pending().await
     }
 }
 
 async fn ordered(order: &mut watch::Receiver<Order>) -> Event {
-    let ordered = order
-        .wait_for(|order| matches!(order, Order::Cancel | Order::Abort))
-        .await
-        .map(|order| *order);
+    let ordered = order.wait_for(|order| *order != Order::Go).await.map(|order| *order);
     match ordered {
         Ok(Order::Abort) => Event::Abort,
         Ok(Order::Cancel) => Event::Cancel,
         // The server stops: nobody can say what becomes of the run.
-        Ok(Order::Go | Order::Hold) | Err(_) => std::future::pending().await,
+        Ok(Order::Go) | Err(_) => std::future::pending().await,
     }
 }
 

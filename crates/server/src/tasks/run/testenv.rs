@@ -58,7 +58,8 @@ pub(super) fn request(wish: &RunWish, te: &TestenvWish, lease_max: Duration) -> 
         timeout_s: Some(length.as_secs().max(1)),
         wait_timeout_s: None,
         purpose: Some(purpose),
-        idempotency_key: Some(wish.run.to_string()),
+        // A run that was put back asks anew, for another lease.
+        idempotency_key: None,
     }
 }
 

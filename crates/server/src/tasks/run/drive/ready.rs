@@ -45,7 +45,7 @@ impl Drive {
         self.record.waits_for = format!("{} node(s) of {label}", request.count);
         self.publish();
         let deadline = self.deadline();
-        let taken = self.stops.or(deadline, Heed::All, self.parts.nodes.take(request)).await;
+        let taken = self.stops.or(deadline, Heed::Waiting, self.parts.nodes.take(request)).await;
         match taken {
             Ok(Ok(nodes)) if !nodes.is_empty() => {
                 self.stops.lost = nodes.iter().map(|n| n.lost.clone()).collect();
@@ -105,7 +105,7 @@ impl Drive {
             };
             view.send_replace(Arc::new(record.clone()));
         });
-        let settled = self.stops.or(deadline, Heed::All, settled).await;
+        let settled = self.stops.or(deadline, Heed::Waiting, settled).await;
         match settled {
             Ok(Ok(())) => {
                 self.stops.lease = self.tenancy.as_ref().map(|t| t.lease.clone());

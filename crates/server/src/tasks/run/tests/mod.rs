@@ -3,6 +3,7 @@
 mod collecting;
 #[path = "../../../../tests/common/git.rs"]
 mod git;
+mod held;
 mod infrastructure;
 #[path = "../../../../tests/common/job.rs"]
 mod job;
