@@ -78,6 +78,22 @@ pub(super) struct State {
     broken: Option<Arc<StoreError>>,
 }
 
+/// A commit costs nearly the same for one command as for many: whoever is about to speak is heard first.
+async fn hear_all(commands: &mut mpsc::Receiver<Command>, batch: &mut Vec<Command>) {
+    loop {
+        let before = batch.len();
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH_MAX
+            && let Ok(command) = commands.try_recv()
+        {
+            batch.push(command);
+        }
+        if batch.len() == before || batch.len() >= BATCH_MAX {
+            return;
+        }
+    }
+}
+
 struct Pending {
     reply: Sender,
     answer: Result<Answer, BookError>,
@@ -111,6 +127,7 @@ impl State {
                     if n == 0 {
                         return;
                     }
+                    hear_all(&mut commands, &mut batch).await;
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
