@@ -1,4 +1,4 @@
-//! `toci-host.toml`. Every error names file, line and column, or the key and what was expected.
+//! `toci-host.toml`. Every error names file, line, column, key and what was expected.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toci_core::id::{HostId, Label, ShapeName};
+use toci_wire::settings::{SettingsError, SettingsText, Wrong};
 
 use crate::names::{NODE_NICS_MAX, NODES_MAX};
 
@@ -343,24 +344,9 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// It is not TOML, or a key or value is not one of ours.
-    #[error("configuration {path}, {detail}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what was expected.
-        detail: String,
-    },
-    /// The values do not fit together.
-    #[error("configuration {path}: `{key}`: {problem}")]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// What is wrong and what was expected.
-        problem: String,
-    },
+    /// It is not what it should be.
+    #[error(transparent)]
+    Bad(#[from] SettingsError),
 }
 
 impl Config {
@@ -373,25 +359,15 @@ impl Config {
 
     /// Checks the text of a file.
     pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-        let config: Config = toml::from_str(text).map_err(|e| {
-            let at = e.span().map(|s| position(text, s.start));
-            let at = at
-                .map_or(String::new(), |(line, column)| format!("line {line}, column {column}: "));
-            ConfigError::Parse {
-                path: path.to_owned(),
-                detail: format!("{at}{}", e.message().trim()),
-            }
-        })?;
-        match config.check() {
-            Ok(()) => Ok(config),
-            Err((key, problem)) => {
-                Err(ConfigError::Invalid { path: path.to_owned(), key, problem })
-            }
-        }
+        let name = path.display().to_string();
+        let text = SettingsText::new(&name, text);
+        let config: Config = text.read()?;
+        config.check().map_err(|wrong| text.refuse(&wrong))?;
+        Ok(config)
     }
 
-    fn check(&self) -> Result<(), (String, String)> {
-        let no = |key: &str, problem: String| Err((key.to_owned(), problem));
+    fn check(&self) -> Result<(), Wrong> {
+        let no = |key: &str, why: String| Err(Wrong::at(key, why));
         if !self.state.is_absolute() {
             return no("state", "use an absolute path".into());
         }
@@ -420,19 +396,20 @@ impl Config {
             );
         }
         for (name, shape) in &self.shape {
-            check_shape(shape).map_err(|(key, why)| (format!("shape.{name}.{key}"), why))?;
+            check_shape(shape).map_err(|wrong| wrong.below(name.as_str()).below("shape"))?;
         }
-        for entry in &self.testenv {
+        for (number, entry) in self.testenv.iter().enumerate() {
             if !self.shape.contains_key(&entry.shape) {
-                return no("testenv.shape", format!("there is no [shape.{}]", entry.shape));
+                let why = format!("there is no [shape.{}]", entry.shape);
+                return Err(Wrong::at("shape", why).entry("testenv", number));
             }
         }
         Ok(())
     }
 }
 
-fn check_shape(shape: &Shape) -> Result<(), (String, String)> {
-    let no = |key: &str, problem: String| Err((key.to_owned(), problem));
+fn check_shape(shape: &Shape) -> Result<(), Wrong> {
+    let no = |key: &str, why: String| Err(Wrong::at(key, why));
     if !(shape.cpu_overcommit.is_finite() && shape.cpu_overcommit > 0.0) {
         return no("cpu_overcommit", "use a number above 0".into());
     }
@@ -474,13 +451,6 @@ pub const HIDDEN_IN_SANDBOX: [&str; 9] = [
     "/etc/openvswitch",
     "/sys",
 ];
-
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text[..offset.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    (line, column)
-}
 
 fn default_state() -> PathBuf {
     "/var/lib/toci-host".into()
@@ -543,22 +513,46 @@ nodes = { count = 2, cpus = 1, memory_mib = 384, disk_gb = 2 }
     #[test]
     fn a_typo_is_named_with_its_place() {
         let e = parse(&EXAMPLE.replace("count = 2\n[", "cuont = 2\n[")).unwrap_err();
-        assert!(e.contains("t.toml, line 10, column 1") && e.contains("cuont"), "{e}");
+        assert!(e.starts_with("t.toml:10:1: testenv[0].cuont: unknown field"), "{e}");
     }
 
     #[test]
     fn values_that_do_not_fit_together_are_named() {
         for (from, to, expected) in [
-            ("198.18.1.101-", "198.18.2.101-", "is not a range"),
-            ("198.18.1.101-", "198.18.0.101-", "lies outside 198.18.1.0/24"),
-            ("198.18.1.101-", "198.18.1.1-", "contains the host's own address"),
-            ("shape = \"seed-2\"", "shape = \"seed-3\"", "there is no [shape.seed-3]"),
-            ("count = 2, cpus", "count = 65, cpus", "use at most 64"),
-            ("/work/state", "/run/lock/x", "is private in a sandbox"),
-            ("198.18.1.2/24", "198.18.1.2", "is not an IPv4 address with prefix"),
+            (
+                "198.18.1.101-",
+                "198.18.2.101-",
+                "6:18: network.seed_addresses: `198.18.2.101-198.18.1.199` is not a range",
+            ),
+            (
+                "198.18.1.101-",
+                "198.18.0.101-",
+                "6:18: network.seed_addresses: lies outside 198.18.1.0/24",
+            ),
+            (
+                "198.18.1.101-",
+                "198.18.1.1-",
+                "6:18: network.seed_addresses: contains the host's own address",
+            ),
+            (
+                "shape = \"seed-2\"",
+                "shape = \"seed-3\"",
+                "8:9: testenv[0].shape: there is no [shape.seed-3]",
+            ),
+            (
+                "count = 2, cpus",
+                "count = 65, cpus",
+                "14:19: shape.seed-2.nodes.count: use at most 64",
+            ),
+            ("/work/state", "/run/lock/x", "3:9: state: /run/lock is private in a sandbox"),
+            (
+                "198.18.1.2/24",
+                "198.18.1.2",
+                "5:11: network.address: `198.18.1.2` is not an IPv4 address with prefix",
+            ),
         ] {
             let e = parse(&EXAMPLE.replace(from, to)).unwrap_err();
-            assert!(e.contains(expected), "{from} -> {to}: {e}");
+            assert!(e.starts_with(&format!("t.toml:{expected}")), "{from} -> {to}: {e}");
         }
     }
 }

@@ -304,7 +304,7 @@ fn what_cannot_be_is_refused_with_what_to_do() {
     assert!(said.contains("TE 1 of shape tiny does not fit: not enough memory"), "{said}");
     std::fs::write(&config, text.replace("[accelerator]", "[acelerator]")).unwrap();
     let said = refused("plan", &[]);
-    assert!(said.contains("c.toml, line 9, column 2") && said.contains("acelerator"), "{said}");
+    assert!(said.contains("c.toml:9:2: acelerator: unknown field"), "{said}");
 }
 
 #[test]

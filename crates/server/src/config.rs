@@ -1,4 +1,4 @@
-//! `toci.toml`: the server's settings. Every error names file, line, column and what was expected.
+//! `toci.toml`: the server's settings. Every error names file, line, column, key and what was expected.
 
 mod gate;
 mod log;
@@ -19,6 +19,7 @@ use crate::broker::{
 };
 use crate::lockenv::LockenvOptions;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use toci_core::broker::Settings;
 use toci_core::lease::Policy;
 use toci_edge::tell::smtp::SmtpConfig;
 use toci_edge::tell::webhook::WebhookConfig;
+use toci_wire::settings::{SettingsError, SettingsText, Wrong};
 
 /// Largest settings file, in bytes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -157,13 +159,8 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not what it should be.
-    #[error("{place}: {message}")]
-    Bad {
-        /// `FILE:LINE:COLUMN`, or `FILE` when no single place is wrong.
-        place: String,
-        /// What is wrong and what was expected.
-        message: String,
-    },
+    #[error(transparent)]
+    Bad(#[from] SettingsError),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -176,7 +173,8 @@ struct File {
     lease: LeaseFile,
     lockenv: LockenvFile,
     layout: Option<gate::LayoutFile>,
-    source: Vec<gate::SourceFile>,
+    /// They are read by [`gate::sources`].
+    source: Vec<IgnoredAny>,
     merger: gate::MergerFile,
     logs: log::LogsFile,
     nodes: node::NodesFile,
@@ -263,10 +261,13 @@ impl ServerConfig {
             Some(path) => (path.display().to_string(), read(path)?),
             None => ("the command line".to_owned(), String::new()),
         };
-        let parsed: File = toml::from_str(&text).map_err(|e| place(&name, &text, &e))?;
-        let sections = toml::from_str(&text).map_err(|e| place(&name, &text, &e))?;
-        let origin = Origin { file: file.map(Path::to_owned), flags: flags.clone(), sections };
-        Ok(ServerConfig { origin, ..filled_in(&name, parsed, flags)? })
+        let text = SettingsText::new(&name, &text);
+        let parsed: File = text.read()?;
+        let sources = gate::sources(&text)?;
+        let origin =
+            Origin { file: file.map(Path::to_owned), flags: flags.clone(), sections: text.read()? };
+        let config = filled_in(parsed, sources, flags).map_err(|wrong| text.refuse(&wrong))?;
+        Ok(ServerConfig { origin, ..config })
     }
 }
 
@@ -279,19 +280,11 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-fn place(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-    let message = error.message().to_owned();
-    let Some(span) = error.span() else {
-        return ConfigError::Bad { place: name.to_owned(), message };
-    };
-    let before = &text[..span.start.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    ConfigError::Bad { place: format!("{name}:{line}:{column}"), message }
-}
-
-fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, ConfigError> {
-    let bad = |message: String| ConfigError::Bad { place: name.to_owned(), message };
+fn filled_in(
+    file: File,
+    sources: Vec<gate::SourceFile>,
+    flags: Overrides,
+) -> Result<ServerConfig, Wrong> {
     let state = flags.state.or(file.state).unwrap_or_else(|| PathBuf::from(STATE_DEFAULT));
     let database =
         file.database.unwrap_or_else(|| format!("sqlite:{}", state.join("toci.db").display()));
@@ -307,24 +300,24 @@ fn filled_in(name: &str, file: File, flags: Overrides) -> Result<ServerConfig, C
         connections_max: file.api.connections_max.unwrap_or(API_CONNECTIONS_MAX),
     };
     if api.connections_max == 0 {
-        return Err(bad("api.connections_max is 0: use at least 1".to_owned()));
+        return Err(Wrong::at("api.connections_max", "it is 0: use at least 1"));
     }
-    let gearman = gearman(file.gearman, flags.gearman).map_err(&bad)?;
-    let lease = policy(&file.lease).map_err(&bad)?;
-    let gate = gate::filled_in(&state, file.layout, file.source, file.merger).map_err(&bad)?;
+    let gearman = gearman(file.gearman, flags.gearman).map_err(|wrong| wrong.below("gearman"))?;
+    let lease = policy(&file.lease).map_err(|wrong| wrong.below("lease"))?;
+    let gate = gate::filled_in(&state, file.layout, sources, file.merger)?;
     let lockenv = file.lockenv.enabled.unwrap_or(true).then(|| lockenv(&file.lockenv));
     let around = log::Surroundings { state: &state, listen: &api.listen, tls: api.tls.is_some() };
-    let logs = log::filled_in(file.logs, &around).map_err(&bad)?;
+    let logs = log::filled_in(file.logs, &around).map_err(|wrong| wrong.below("logs"))?;
     let nodes = node::NodeFiles {
         nodes: file.nodes,
         labels: file.label,
         providers: file.provider,
         images: file.image,
     };
-    let nodes = node::filled_in(nodes, &state).map_err(&bad)?;
-    let smtp = tell::smtp(file.smtp).map_err(&bad)?;
-    let webhook = tell::webhook(file.webhook).map_err(&bad)?;
-    let run = run::filled_in(&state, &around.base_url(), file.run, file.secret).map_err(bad)?;
+    let nodes = node::filled_in(nodes, &state)?;
+    let smtp = tell::smtp(file.smtp).map_err(|wrong| wrong.below("smtp"))?;
+    let webhook = tell::webhook(file.webhook).map_err(|wrong| wrong.below("webhook"))?;
+    let run = run::filled_in(&state, &around.base_url(), file.run, file.secret)?;
     Ok(ServerConfig {
         state,
         database,
@@ -350,7 +343,7 @@ fn lockenv(file: &LockenvFile) -> LockenvOptions {
     }
 }
 
-fn gearman(file: GearmanFile, flag: Option<SocketAddr>) -> Result<GearmanConfig, String> {
+fn gearman(file: GearmanFile, flag: Option<SocketAddr>) -> Result<GearmanConfig, Wrong> {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, GEARMAN_PORT));
     let mut settings = match file.dialect.unwrap_or(Dialect::Geard) {
         Dialect::Geard => Settings::geard(),
@@ -359,7 +352,8 @@ fn gearman(file: GearmanFile, flag: Option<SocketAddr>) -> Result<GearmanConfig,
     // Inside the server the broker ends with the server, not by an admin's word.
     settings.choose("shutdown", "nobody").map_err(|e| e.to_string())?;
     for (key, value) in &file.choices {
-        settings.choose(key, value).map_err(|e| format!("gearman.choices: {e}"))?;
+        let wrong = |e: &dyn std::error::Error| Wrong::from(e.to_string()).below(key);
+        settings.choose(key, value).map_err(|e| wrong(&e).below("choices"))?;
     }
     let mut options = BrokerOptions::new(local);
     options.listen =
@@ -373,12 +367,12 @@ fn gearman(file: GearmanFile, flag: Option<SocketAddr>) -> Result<GearmanConfig,
         .map(|address| StatsdTarget { address, prefix: file.statsd_prefix.unwrap_or_default() });
     options.connections_max = file.connections_max.unwrap_or(CONNECTIONS_MAX);
     if options.connections_max == 0 {
-        return Err("gearman.connections_max is 0: use at least 1".to_owned());
+        return Err(Wrong::at("connections_max", "it is 0: use at least 1"));
     }
     Ok(GearmanConfig { options, acl: file.acl })
 }
 
-fn policy(file: &LeaseFile) -> Result<Policy, String> {
+fn policy(file: &LeaseFile) -> Result<Policy, Wrong> {
     let usual = Policy::default();
     let seconds = |given: Option<u64>, usual: Duration| given.map_or(usual, Duration::from_secs);
     let policy = Policy {
@@ -409,17 +403,17 @@ fn policy(file: &LeaseFile) -> Result<Policy, String> {
         ("report_every_s", policy.report_every),
     ] {
         if value.is_zero() {
-            return Err(format!("lease.{name} is 0: use at least 1 second"));
+            return Err(Wrong::at(name, "it is 0: use at least 1 second"));
         }
     }
     if policy.lease_default > policy.lease_max {
-        return Err("lease.default_s is more than lease.max_s".to_owned());
+        return Err(Wrong::at("default_s", "it is more than max_s"));
     }
     if policy.lost_after < 2 * policy.heartbeat {
-        return Err(
-            "lease.lost_after_s is less than twice lease.heartbeat_s: one late heartbeat would end a lease"
-                .to_owned(),
-        );
+        return Err(Wrong::at(
+            "lost_after_s",
+            "it is less than twice heartbeat_s: one late heartbeat would end a lease",
+        ));
     }
     Ok(policy)
 }
@@ -483,14 +477,47 @@ mod tests {
     #[test]
     fn errors_name_the_place_and_what_was_expected() {
         for (text, expected) in [
-            ("[lease]\nmax = 3\n", "toci.toml:2:1: unknown field `max`"),
-            ("[api]\nlisten = [\"localhost\"]\n", "toci.toml:2:11: "),
-            ("state = 5\n", "toci.toml:1:9: invalid type: integer `5`, expected path string"),
+            ("[lease]\nmax = 3\n", "toci.toml:2:1: lease.max: unknown field `max`"),
+            ("[api]\nlisten = [\"localhost\"]\n", "toci.toml:2:11: api.listen[0]: "),
+            (
+                "state = 5\n",
+                "toci.toml:1:9: state: invalid type: integer `5`, expected path string",
+            ),
             ("state\n", "toci.toml:1:6: "),
-            ("[lease]\nheartbeat_s = 0\n", "toci.toml: lease.heartbeat_s is 0"),
-            ("[lease]\nheartbeat_s = 10\n", "toci.toml: lease.lost_after_s is less than twice"),
-            ("[gearman.choices]\nx = \"y\"\n", "toci.toml: gearman.choices: x=y is no setting"),
-            ("[gearman]\ndialect = \"x\"\n", "toci.toml:2:11: unknown variant `x`, expected"),
+            ("\n[api]\nconnections_max = 0\n", "toci.toml:3:19: api.connections_max: it is 0"),
+            ("[lease]\nheartbeat_s = 0\n", "toci.toml:2:15: lease.heartbeat_s: it is 0"),
+            (
+                "[lease]\nheartbeat_s = 10\n",
+                "toci.toml:1:1: lease.lost_after_s: it is less than twice heartbeat_s",
+            ),
+            (
+                "[gearman.choices]\nx = \"y\"\n",
+                "toci.toml:2:5: gearman.choices.x: x=y is no setting",
+            ),
+            (
+                "[gearman]\ndialect = \"x\"\n",
+                "toci.toml:2:11: gearman.dialect: unknown variant `x`, expected",
+            ),
+            ("[logs]\nstore = \"x\"\n", "toci.toml:2:9: logs.store: it is `x`: use folder:PATH"),
+            (
+                "[nodes]\npause_min_s = \"1\"\n",
+                "toci.toml:2:15: nodes.pause_min_s: invalid type: string",
+            ),
+            (
+                "[[label]]\nname = \"a\"\n[nodes]\nrecheck_s = 0\n",
+                "toci.toml:1:1: label[a]: no [[provider]]",
+            ),
+            (
+                "[[source]]\nname = \"g\"\nkind = \"git\"\nroot = 1\n",
+                "toci.toml:4:8: source[g].root: invalid type",
+            ),
+            (
+                "[[source]]\nname = \"g\"\nkind = \"hg\"\n",
+                "toci.toml:3:8: source[g].kind: `kind` is one of",
+            ),
+            ("[[source]]\nname = \"g\"\nkind = \"git\"\n", "toci.toml: layout: it is missing"),
+            ("[run]\nbase = \"x\"\n", "toci.toml:2:8: run.base: `x` must be"),
+            ("[smtp]\nuser = \"u\"\n", "toci.toml:1:1: smtp.password_file: "),
         ] {
             let error = load(text).expect_err(text);
             assert!(error.starts_with(expected), "{text:?} gave {error:?}");

@@ -7,5 +7,6 @@ pub mod api;
 pub mod gearman;
 pub mod layout;
 pub mod ovsdb;
+pub mod settings;
 pub mod ssh_command;
 pub mod te_json;

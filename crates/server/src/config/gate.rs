@@ -3,12 +3,14 @@
 use super::source_gerrit::{self, GerritFile};
 use super::source_github::{self, GithubFile};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::event::{ProjectName, SourceName};
 use toci_edge::source::gerrit::GerritConfig;
 use toci_edge::source::git::{GitConfig, Place};
 use toci_edge::source::github::GithubConfig;
+use toci_wire::settings::{SettingsError, SettingsText, Wrong};
 
 /// How often a plain git source is looked at when nobody pokes it.
 const LOOK_EVERY_S: u64 = 5;
@@ -66,23 +68,38 @@ pub(super) struct MergerFile {
     email: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
+#[derive(Debug)]
 pub(super) enum SourceFile {
     Gerrit(GerritFile),
     Github(GithubFile),
-    Git {
-        name: String,
-        root: Option<PathBuf>,
-        url: Option<String>,
-        #[serde(default)]
-        projects: Vec<String>,
-        look_every_s: Option<u64>,
-        user: Option<String>,
-        email: Option<String>,
-        ssh_key_file: Option<PathBuf>,
-        known_hosts_file: Option<PathBuf>,
-    },
+    Git(GitFile),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GitFile {
+    name: String,
+    root: Option<PathBuf>,
+    url: Option<String>,
+    #[serde(default)]
+    projects: Vec<String>,
+    look_every_s: Option<u64>,
+    user: Option<String>,
+    email: Option<String>,
+    ssh_key_file: Option<PathBuf>,
+    known_hosts_file: Option<PathBuf>,
+}
+
+/// Reads every `[[source]]` as what its `kind` says.
+pub(super) fn sources(text: &SettingsText<'_>) -> Result<Vec<SourceFile>, SettingsError> {
+    let read = text.entries("source").into_iter().map(|mut entry| {
+        match entry.take_word("kind", &["gerrit", "git", "github"])? {
+            "gerrit" => entry.read().map(SourceFile::Gerrit),
+            "github" => entry.read().map(SourceFile::Github),
+            _ => entry.read().map(SourceFile::Git),
+        }
+    });
+    read.collect()
 }
 
 pub(super) fn filled_in(
@@ -90,23 +107,26 @@ pub(super) fn filled_in(
     layout: Option<LayoutFile>,
     sources: Vec<SourceFile>,
     merger: MergerFile,
-) -> Result<Option<GateConfig>, String> {
+) -> Result<Option<GateConfig>, Wrong> {
     let Some(layout) = layout else {
         return if sources.is_empty() {
             Ok(None)
         } else {
-            Err("there is a [[source]] but no [layout]: name its `file`".to_owned())
+            Err(Wrong::at("layout", "it is missing, and there is a [[source]]: name its `file`"))
         };
     };
     if sources.is_empty() {
-        return Err("[layout] needs a [[source]]: where changes come from".to_owned());
+        return Err(Wrong::at("layout", "it needs a [[source]]: where changes come from"));
     }
-    let sources = sources.into_iter().map(source).collect::<Result<Vec<_>, _>>()?;
-    let mut names: Vec<&SourceName> = sources.iter().map(SourceConfig::name).collect();
-    names.sort();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!("two sources are named `{}`", pair[0]));
-    }
+    let mut names = BTreeSet::new();
+    let read = sources.into_iter().enumerate().map(|(number, file)| {
+        let source = source(file).and_then(|source| match names.insert(source.name().clone()) {
+            true => Ok(source),
+            false => Err(Wrong::at("name", "another source has this name")),
+        });
+        source.map_err(|wrong| wrong.entry("source", number))
+    });
+    let sources = read.collect::<Result<Vec<_>, _>>()?;
     let (name, email) = IDENTITY;
     Ok(Some(GateConfig {
         layout: layout.file,
@@ -136,60 +156,50 @@ impl SourceConfig {
     }
 }
 
-fn source(file: SourceFile) -> Result<SourceConfig, String> {
+fn source(file: SourceFile) -> Result<SourceConfig, Wrong> {
     match file {
         SourceFile::Gerrit(file) => source_gerrit::filled_in(file).map(SourceConfig::Gerrit),
         SourceFile::Github(file) => source_github::filled_in(file).map(SourceConfig::Github),
-        SourceFile::Git {
-            name,
-            root,
-            url,
-            projects,
-            look_every_s,
-            user,
-            email,
-            ssh_key_file,
-            known_hosts_file,
-        } => {
-            let name = source_name(name)?;
-            let place = match (root, url) {
-                (Some(root), None) if root.is_absolute() => Place::Root(root),
-                (Some(root), None) => {
-                    return Err(format!(
-                        "source {name}: root `{}` is not absolute",
-                        root.display()
-                    ));
-                }
-                (None, Some(url)) => {
-                    let projects = projects.into_iter().map(ProjectName::new);
-                    let projects = projects.collect::<Result<Vec<_>, _>>();
-                    Place::Url {
-                        url,
-                        projects: projects.map_err(|e| format!("source {name}: {e}"))?,
-                    }
-                }
-                (None, None) | (Some(_), Some(_)) => {
-                    return Err(format!("source {name}: give `root` or `url`, one of them"));
-                }
-            };
-            let every = look_every_s.unwrap_or(LOOK_EVERY_S);
-            if every == 0 {
-                return Err(format!("source {name}: look_every_s is 0: use at least 1"));
-            }
-            Ok(SourceConfig::Git(GitConfig {
-                name,
-                place,
-                every: Duration::from_secs(every),
-                user: user.unwrap_or_else(|| IDENTITY.0.to_owned()),
-                email: email.unwrap_or_else(|| IDENTITY.1.to_owned()),
-                environment: ssh_environment(ssh_key_file.as_deref(), known_hosts_file.as_deref()),
-            }))
-        }
+        SourceFile::Git(file) => git(file).map(SourceConfig::Git),
     }
 }
 
-pub(super) fn source_name(name: String) -> Result<SourceName, String> {
-    SourceName::new(name).map_err(|e| format!("source: {e}"))
+fn git(file: GitFile) -> Result<GitConfig, Wrong> {
+    let name = source_name(file.name)?;
+    let place = match (file.root, file.url) {
+        (Some(root), None) if root.is_absolute() => Place::Root(root),
+        (Some(root), None) => {
+            return Err(Wrong::at("root", format!("`{}` is not absolute", root.display())));
+        }
+        (None, Some(url)) => {
+            let projects = file.projects.into_iter().map(ProjectName::new);
+            let projects = projects.collect::<Result<Vec<_>, _>>();
+            Place::Url {
+                url,
+                projects: projects.map_err(|e| Wrong::at("projects", e.to_string()))?,
+            }
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            return Err("give `root` or `url`, one of them".into());
+        }
+    };
+    let every = file.look_every_s.unwrap_or(LOOK_EVERY_S);
+    if every == 0 {
+        return Err(Wrong::at("look_every_s", "it is 0: use at least 1"));
+    }
+    let (key, known_hosts) = (file.ssh_key_file.as_deref(), file.known_hosts_file.as_deref());
+    Ok(GitConfig {
+        name,
+        place,
+        every: Duration::from_secs(every),
+        user: file.user.unwrap_or_else(|| IDENTITY.0.to_owned()),
+        email: file.email.unwrap_or_else(|| IDENTITY.1.to_owned()),
+        environment: ssh_environment(key, known_hosts),
+    })
+}
+
+pub(super) fn source_name(name: String) -> Result<SourceName, Wrong> {
+    SourceName::new(name).map_err(|e| Wrong::at("name", e.to_string()))
 }
 
 /// git's way to OpenSSH; who gives neither has it as the server's user has it.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::log::collect::{ADDED_MAX, ADDED_MAX_BYTES, Command, INFO_FILE, Rules, wrong_path};
 use toci_edge::archive::PART_BYTES;
+use toci_wire::settings::Wrong;
 
 /// How long logs are kept when nothing else is said (origin.md 9.4).
 const KEEP_DAYS: u64 = 120;
@@ -98,7 +99,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) tls: bool,
 }
 
-pub(super) fn filled_in(file: LogsFile, around: &Surroundings<'_>) -> Result<LogsConfig, String> {
+pub(super) fn filled_in(file: LogsFile, around: &Surroundings<'_>) -> Result<LogsConfig, Wrong> {
     let store = store(&file, around.state)?;
     let url = match &file.url {
         Some(url) => checked_url("url", url)?,
@@ -106,39 +107,38 @@ pub(super) fn filled_in(file: LogsFile, around: &Surroundings<'_>) -> Result<Log
     };
     let keep_days = file.keep_days.unwrap_or(KEEP_DAYS);
     if keep_days > KEEP_DAYS_MAX {
-        return Err(format!("logs.keep_days is more than {KEEP_DAYS_MAX}: use 0 for ever"));
+        let why = format!("it is more than {KEEP_DAYS_MAX}: use 0 for ever");
+        return Err(Wrong::at("keep_days", why));
     }
     let keep = (keep_days > 0).then(|| Duration::from_secs(keep_days * 86_400));
     let is_local = around.listen.iter().all(|address| address.ip().is_loopback());
     let public = file.public.unwrap_or(is_local);
-    Ok(LogsConfig { store, url, keep, public, collect: rules(file.collect)? })
+    let collect = rules(file.collect).map_err(|wrong| wrong.below("collect"))?;
+    Ok(LogsConfig { store, url, keep, public, collect })
 }
 
 /// The usual rules and what is added to them.
-fn rules(file: CollectFile) -> Result<Rules, String> {
+fn rules(file: CollectFile) -> Result<Rules, Wrong> {
     let mut rules = Rules { nodes: file.nodes, testenvs: file.testenvs, ..Rules::default() };
     for (name, added) in
         [("commands", &file.commands), ("folders", &file.folders), ("left_out", &file.left_out)]
     {
         if added.len() > ADDED_MAX {
-            return Err(format!("logs.collect.{name} has more than {ADDED_MAX} entries"));
+            return Err(Wrong::at(name, format!("it has more than {ADDED_MAX} entries")));
         }
     }
-    for (name, path) in file
-        .folders
-        .iter()
-        .map(|path| ("folders", path))
-        .chain(file.left_out.iter().map(|path| ("left_out", path)))
-    {
-        if let Some(why) = wrong_path(path) {
-            return Err(format!("logs.collect.{name}: `{path}` {why}: use e.g. var/lib/mine"));
+    for (list, paths) in [("folders", &file.folders), ("left_out", &file.left_out)] {
+        for (number, path) in paths.iter().enumerate() {
+            if let Some(why) = wrong_path(path) {
+                let why = format!("`{path}` {why}: use e.g. var/lib/mine");
+                return Err(Wrong::from(why).entry(list, number));
+            }
         }
     }
-    for text in file.commands {
+    for (number, text) in file.commands.into_iter().enumerate() {
         if text.is_empty() || text.len() > ADDED_MAX_BYTES || text.contains('\0') {
-            return Err(format!(
-                "logs.collect.commands: `{text}` is empty or longer than 1,000 bytes"
-            ));
+            let why = format!("`{text}` is empty or longer than 1,000 bytes");
+            return Err(Wrong::from(why).entry("commands", number));
         }
         rules.commands.push(Command { file: INFO_FILE.to_owned(), text, of_machine: true });
     }
@@ -147,7 +147,7 @@ fn rules(file: CollectFile) -> Result<Rules, String> {
     Ok(rules)
 }
 
-fn store(file: &LogsFile, state: &Path) -> Result<LogsStore, String> {
+fn store(file: &LogsFile, state: &Path) -> Result<LogsStore, Wrong> {
     let text = file.store.as_deref().unwrap_or("folder:logs");
     if let Some(place) = text.strip_prefix("s3://") {
         return s3(file, place, state).map(LogsStore::S3);
@@ -160,21 +160,23 @@ fn store(file: &LogsFile, state: &Path) -> Result<LogsStore, String> {
         ("ca_file", file.ca_file.is_some()),
     ];
     if let Some((name, _)) = only_s3.iter().find(|(_, is_set)| *is_set) {
-        return Err(format!(
-            "logs.{name} is for a store in S3 only: use store = \"s3://BUCKET/PREFIX\""
-        ));
+        let why = "it is for a store in S3 only: use store = \"s3://BUCKET/PREFIX\"";
+        return Err(Wrong::at(name, why));
     }
     match text.split_once(':') {
         Some(("folder", path)) if !path.is_empty() => Ok(LogsStore::Folder(state.join(path))),
-        _ => Err(format!("logs.store is `{text}`: use folder:PATH or s3://BUCKET/PREFIX")),
+        _ => {
+            let why = format!("it is `{text}`: use folder:PATH or s3://BUCKET/PREFIX");
+            Err(Wrong::at("store", why))
+        }
     }
 }
 
-fn s3(file: &LogsFile, place: &str, state: &Path) -> Result<S3Config, String> {
-    let needed = |name: &str| format!("logs.store is in S3: logs.{name} is needed");
+fn s3(file: &LogsFile, place: &str, state: &Path) -> Result<S3Config, Wrong> {
+    let needed = |name: &str| Wrong::at(name, "it is missing, and needed for a store in S3");
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
     if bucket.is_empty() {
-        return Err("logs.store names no bucket: use s3://BUCKET/PREFIX".to_owned());
+        return Err(Wrong::at("store", "it names no bucket: use s3://BUCKET/PREFIX"));
     }
     let path = |given: &Option<PathBuf>, name: &str| {
         given.as_ref().map(|path| state.join(path)).ok_or_else(|| needed(name))
@@ -193,11 +195,12 @@ fn s3(file: &LogsFile, place: &str, state: &Path) -> Result<S3Config, String> {
     })
 }
 
-fn checked_url(name: &str, url: &str) -> Result<String, String> {
+fn checked_url(name: &str, url: &str) -> Result<String, Wrong> {
     let plain =
         url.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'?' | b'#'));
     if !(url.starts_with("http://") || url.starts_with("https://")) || !plain {
-        return Err(format!("logs.{name} is `{url}`: use http://… or https://… without ? and #"));
+        let why = format!("it is `{url}`: use http://… or https://… without ? and #");
+        return Err(Wrong::at(name, why));
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
@@ -220,7 +223,7 @@ mod tests {
     fn filled(text: &str, listen: &[&str]) -> Result<LogsConfig, String> {
         let listen: Vec<SocketAddr> = listen.iter().map(|a| a.parse().unwrap()).collect();
         let around = Surroundings { state: Path::new("/s"), listen: &listen, tls: false };
-        filled_in(toml::from_str(text).unwrap(), &around)
+        filled_in(toml::from_str(text).unwrap(), &around).map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -245,7 +248,7 @@ mod tests {
         assert!(rules.commands.len() > 10 && rules.commands.last().unwrap().text == "virsh list");
         for bad in ["folders = [\"/etc\"]", "left_out = [\"a/../b\"]", "commands = [\"\"]"] {
             let error = filled(&format!("[collect]\n{bad}"), &[]).unwrap_err();
-            assert!(error.starts_with("logs.collect."), "{error}");
+            assert!(error.starts_with("collect."), "{error}");
         }
     }
 
@@ -255,9 +258,9 @@ mod tests {
             ("store = \"ftp:x\"", "use folder:PATH"),
             ("store = \"folder:\"", "use folder:PATH"),
             ("store = \"s3://\"", "names no bucket"),
-            ("store = \"s3://logs\"", "logs.endpoint is needed"),
+            ("store = \"s3://logs\"", "endpoint: it is missing"),
             ("store = \"s3://logs\"\nendpoint = \"s3.example.org\"", "use http://"),
-            ("store = \"s3://logs\"\nendpoint = \"https://s3\"", "access_key_file is needed"),
+            ("store = \"s3://logs\"\nendpoint = \"https://s3\"", "access_key_file: it is missing"),
             ("region = \"eu\"", "for a store in S3 only"),
             ("url = \"ci.example.org\"", "use http://"),
             ("url = \"http://x/\\\"y\"", "use http://"),

@@ -1,6 +1,6 @@
 //! `[[image]]` and `[[provider]] kind = "libvirt"`: virtual machines, and what they boot from.
 
-use super::node::{ProviderFile, ProviderKind, only};
+use super::node::{PoolFile, ProviderFile, ProviderKind, missing, only, positive, twice};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,13 +10,16 @@ use toci_edge::provider::libvirt::image::build::IMAGE_BUILD_LIMIT;
 use toci_edge::provider::libvirt::{
     Accelerator, ImageConfig, ImageSource, LibvirtConfig, Network, Shape,
 };
+use toci_wire::settings::Wrong;
 
 /// Root file system of an image that debootstrap makes, MiB, when nothing else is said; it grows to the node's disk.
 const IMAGE_SIZE_MIB: u64 = 2048;
 /// Disk of a node, GiB, when nothing else is said.
 const DISK_GIB: u64 = 20;
+/// CPUs of a node when nothing else is said.
+pub(super) const CPUS: u64 = 1;
 /// Memory of a node, MiB, when nothing else is said.
-const MEMORY_MIB: u64 = 2048;
+pub(super) const MEMORY_MIB: u64 = 2048;
 /// Longest name of an image, in bytes: it becomes part of file names.
 const IMAGE_NAME_MAX_BYTES: usize = 40;
 
@@ -62,26 +65,27 @@ pub(super) enum AcceleratorFile {
 /// All images by name.
 pub(super) type ImageConfigs = BTreeMap<String, ImageConfig>;
 
-pub(super) fn images(files: Vec<ImageFile>) -> Result<ImageConfigs, String> {
+pub(super) fn images(files: Vec<ImageFile>) -> Result<ImageConfigs, Wrong> {
     let mut images = BTreeMap::new();
-    for file in files {
+    for (number, file) in files.into_iter().enumerate() {
         let name = file.name.clone();
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         if !first || !name.bytes().all(plain) || name.len() > IMAGE_NAME_MAX_BYTES {
-            return Err(format!(
-                "image `{name}`: a name has 1 to {IMAGE_NAME_MAX_BYTES} of a-z A-Z 0-9 . _ - and begins with a letter or digit"
-            ));
+            let why = format!(
+                "a name has 1 to {IMAGE_NAME_MAX_BYTES} of a-z A-Z 0-9 . _ - and begins with a letter or digit"
+            );
+            return Err(Wrong::at("name", why).entry("image", number));
         }
-        let image = image(file).map_err(|e| format!("image {name}: {e}"))?;
-        if images.insert(name.clone(), image).is_some() {
-            return Err(format!("image {name} is there twice"));
+        let image = image(file).map_err(|wrong| wrong.entry("image", number))?;
+        if images.insert(name, image).is_some() {
+            return Err(twice("name").entry("image", number));
         }
     }
     Ok(images)
 }
 
-fn image(file: ImageFile) -> Result<ImageConfig, String> {
+fn image(file: ImageFile) -> Result<ImageConfig, Wrong> {
     let of_file = [("file", file.file.is_some())];
     let of_debootstrap = [
         ("suite", file.suite.is_some()),
@@ -100,21 +104,25 @@ fn image(file: ImageFile) -> Result<ImageConfig, String> {
                 ("rebuild_days", file.rebuild_days.is_some()),
                 ("build_limit_s", file.build_limit_s.is_some()),
             ])?;
-            ImageSource::File(file.file.ok_or("file is missing: a qcow2 file")?)
+            ImageSource::File(file.file.ok_or_else(|| missing("file", "a qcow2 file"))?)
         }
         ImageKind::Debootstrap => {
             only(&of_file)?;
             only(&of_builder)?;
-            let suite = file.suite.ok_or("suite is missing, for example \"bookworm\"")?;
+            let suite = file.suite.ok_or_else(|| missing("suite", "for example \"bookworm\""))?;
             let word = |word: &str| {
                 let plain = |b: u8| b.is_ascii_alphanumeric() || b"+-.:".contains(&b);
                 !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain)
             };
-            if let Some(bad) = file.packages.iter().chain([&suite]).find(|p| !word(p)) {
-                return Err(format!("`{bad}` is no name of a package or suite"));
+            if !word(&suite) {
+                return Err(Wrong::at("suite", format!("`{suite}` is no name of a suite")));
+            }
+            if let Some(number) = file.packages.iter().position(|package| !word(package)) {
+                let why = format!("`{}` is no name of a package", file.packages[number]);
+                return Err(Wrong::from(why).entry("packages", number));
             }
             if file.mirror.as_ref().is_some_and(|m| !m.contains("://")) {
-                return Err("mirror is no URL".to_owned());
+                return Err(Wrong::at("mirror", "it is no URL"));
             }
             ImageSource::Debootstrap {
                 suite,
@@ -128,10 +136,11 @@ fn image(file: ImageFile) -> Result<ImageConfig, String> {
             only(&of_file)?;
             only(&of_debootstrap)?;
             if file.elements.is_empty() {
-                return Err("elements is missing, for example [\"debian-minimal\", \"vm\"]".into());
+                return Err(missing("elements", "for example [\"debian-minimal\", \"vm\"]"));
             }
-            if let Some(bad) = file.elements.iter().find(|e| e.starts_with('-')) {
-                return Err(format!("`{bad}` is no name of an element"));
+            if let Some(number) = file.elements.iter().position(|e| e.starts_with('-')) {
+                let why = format!("`{}` is no name of an element", file.elements[number]);
+                return Err(Wrong::from(why).entry("elements", number));
             }
             ImageSource::DiskImageBuilder { elements: file.elements, environment: file.environment }
         }
@@ -147,47 +156,31 @@ pub(super) fn libvirt(
     file: &ProviderFile,
     state: &Path,
     images: &ImageConfigs,
-) -> Result<(ProviderKind, u64), String> {
-    only(&[
-        ("addresses", file.addresses.is_some()),
-        ("first_number", file.first_number.is_some()),
-        ("known_hosts_file", file.known_hosts_file.is_some()),
-        ("cleanup", file.cleanup.is_some()),
-        ("cleanup_limit_s", file.cleanup_limit_s.is_some()),
-        ("pool.machines", file.pool.iter().any(|pool| !pool.machines.is_empty())),
-    ])?;
-    let max = file.max_servers.ok_or("max_servers is missing")?;
+) -> Result<(ProviderKind, u64), Wrong> {
+    let max = file.max_servers.ok_or_else(|| missing("max_servers", ""))?;
     let uri = file.uri.clone().unwrap_or_else(|| "qemu:///system".to_owned());
     if !uri.starts_with("qemu") || !uri.contains("://") {
-        return Err(format!(
-            "uri is `{uri}`: use one of libvirt's QEMU driver, for example qemu:///system or qemu+ssh://root@host/system"
-        ));
+        let why = format!(
+            "it is `{uri}`: use one of libvirt's QEMU driver, for example qemu:///system or qemu+ssh://root@host/system"
+        );
+        return Err(Wrong::at("uri", why));
     }
-    let folder = file.folder.clone().ok_or(
-        "folder is missing: where images and disks lie on libvirt's host, for this toci alone",
-    )?;
+    let what = "where images and disks lie on libvirt's host, for this toci alone";
+    let folder = file.folder.clone().ok_or_else(|| missing("folder", what))?;
     if !folder.is_absolute() {
-        return Err(format!("folder is `{}`: use an absolute path", folder.display()));
+        let why = format!("it is `{}`: use an absolute path", folder.display());
+        return Err(Wrong::at("folder", why));
     }
     let network = network(file, &uri)?;
     let user = file.ssh_user.clone().unwrap_or_else(|| "root".to_owned());
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     if user.is_empty() || user.starts_with('-') || !user.bytes().all(plain) {
-        return Err(format!("ssh_user is `{user}`: that is no name of a user"));
+        return Err(Wrong::at("ssh_user", format!("it is `{user}`: that is no name of a user")));
     }
     let mut shapes = BTreeMap::new();
-    for pool in &file.pool {
-        let label = &pool.label;
-        let image = pool.image.clone().ok_or(format!("label {label}: image is missing"))?;
-        if !images.contains_key(&image) {
-            return Err(format!("label {label}: its image {image} is no [[image]]"));
-        }
-        let (cpus, memory_mib) = (pool.cpus.unwrap_or(1), pool.memory_mib.unwrap_or(MEMORY_MIB));
-        let disk_gib = pool.disk_gib.unwrap_or(DISK_GIB);
-        if cpus == 0 || memory_mib == 0 || disk_gib == 0 {
-            return Err(format!("label {label}: cpus, memory_mib and disk_gib are at least 1"));
-        }
-        shapes.insert(label.clone(), Shape { image, cpus, memory_mib, disk_gib });
+    for (number, pool) in file.pool.iter().enumerate() {
+        let shape = shape(pool, images).map_err(|wrong| wrong.entry("pool", number))?;
+        shapes.insert(pool.label.clone(), shape);
     }
     let used: BTreeSet<&String> = shapes.values().map(|shape| &shape.image).collect();
     let images = images.iter().filter(|(name, _)| used.contains(name));
@@ -212,15 +205,30 @@ pub(super) fn libvirt(
     Ok((ProviderKind::Libvirt(Box::new(config)), u64::from(max)))
 }
 
-fn network(file: &ProviderFile, uri: &str) -> Result<Network, String> {
+fn shape(pool: &PoolFile, images: &ImageConfigs) -> Result<Shape, Wrong> {
+    let image = pool.image.clone().ok_or_else(|| missing("image", "one of [[image]]"))?;
+    if !images.contains_key(&image) {
+        return Err(Wrong::at("image", format!("{image} is no [[image]]")));
+    }
+    let given = [("cpus", pool.cpus), ("memory_mib", pool.memory_mib), ("disk_gib", pool.disk_gib)];
+    positive(&given)?;
+    Ok(Shape {
+        image,
+        cpus: pool.cpus.unwrap_or(CPUS),
+        memory_mib: pool.memory_mib.unwrap_or(MEMORY_MIB),
+        disk_gib: pool.disk_gib.unwrap_or(DISK_GIB),
+    })
+}
+
+fn network(file: &ProviderFile, uri: &str) -> Result<Network, Wrong> {
     match (&file.network, &file.bridge) {
-        (Some(_), Some(_)) => Err("both network and bridge are given: use one".to_owned()),
+        (Some(_), Some(_)) => Err(Wrong::at("bridge", "network is given too: use one of them")),
         (Some(network), None) => Ok(Network::Libvirt(network.clone())),
         (None, Some(bridge)) => Ok(Network::Bridge(bridge.clone())),
         (None, None) if uri.contains(":///") => Ok(Network::User),
-        (None, None) => Err(
-            "network or bridge is missing: user networking leads to this machine only, and libvirt is on another one"
-                .to_owned(),
-        ),
+        (None, None) => Err(missing(
+            "network",
+            "or bridge: user networking leads to this machine only, and libvirt is on another one",
+        )),
     }
 }

@@ -1,6 +1,9 @@
 //! Settings of nodes: what is read, what is refused and how it is told.
 
 use super::*;
+use toci_wire::settings::SettingsText;
+
+const FILE: &str = "t";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -12,14 +15,15 @@ struct File {
 }
 
 fn load(text: &str) -> Result<Option<NodeConfig>, String> {
-    let file: File = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+    let text = SettingsText::new(FILE, text);
+    let file: File = text.read().map_err(|e| e.to_string())?;
     let files = NodeFiles {
         nodes: file.nodes,
         labels: file.label,
         providers: file.provider,
         images: file.image,
     };
-    filled_in(files, Path::new("/s"))
+    filled_in(files, Path::new("/s")).map_err(|wrong| text.refuse(&wrong).to_string())
 }
 
 /// The settings of docs/nodes.md.
@@ -48,6 +52,12 @@ fn the_documented_settings_load_and_name_the_defaults() {
     assert_eq!((vms.images.len(), vms.shapes.len()), (3, 3));
     assert_eq!(vms.state, Path::new("/s/providers/vms"));
     assert_eq!(vms.boot_limit, toci_edge::provider::libvirt::config::BOOT_LIMIT);
+    assert_eq!(vms.uri, "qemu:///system");
+    // What is not said of a virtual machine counts as what it will be.
+    let pools = config.settings.providers.iter().find(|p| p.name.as_str() == "vms").unwrap();
+    let costs: Vec<(u64, u64)> =
+        pools.pools.values().map(|pool| (pool.cost.cpus, pool.cost.memory_mib)).collect();
+    assert_eq!(costs, [(1, 2048), (2, 4096), (1, 2048)]);
     assert!(load("").unwrap().is_none());
 }
 
@@ -58,56 +68,56 @@ fn what_makes_no_sense_is_told() {
     let pool = "[[provider.pool]]\nlabel = \"a\"\n";
     let fixed = "[[provider]]\nname = \"p\"\nkind = \"static\"\nssh_key_file = \"/k\"\nknown_hosts_file = \"/h\"\n";
     for (text, expected) in [
-        (label.to_owned(), "label a: no [[provider]] has"),
-        (format!("{label}{label}"), "label a is there twice"),
-        (format!("{label}{local}{pool}"), "provider p: max_servers is missing"),
+        (label.to_owned(), "t:1:1: label[a]: no [[provider]] has"),
+        (format!("{label}{label}"), "t:4:8: label[a].name: it is there twice"),
+        (format!("{label}{local}{pool}"), "t:3:1: provider[p].max_servers: it is missing"),
         (
             format!("{label}{local}max_servers = 1\n[[provider.pool]]\nlabel = \"b\"\n"),
-            "provider p: its pool's label b is no [[label]]",
+            "t:8:9: provider[p].pool[b].label: b is no [[label]]",
         ),
         (
             format!("{label}{local}max_servers = 2\naddresses = \"198.18.1.1-198.18.1.3\"\n{pool}"),
-            "provider p: addresses has 1 pairs",
+            "t:7:13: provider[p].addresses: it has 1 pairs",
         ),
         (
             format!("{label}{local}max_servers = 2\naddresses = \"198.18.1.9\"\n{pool}"),
-            "provider p: addresses is `198.18.1.9`: use FIRST-LAST",
+            "t:7:13: provider[p].addresses: it is `198.18.1.9`: use FIRST-LAST",
         ),
         (
             format!("{label}{local}max_servers = 2\ncleanup = \"x\"\n{pool}"),
-            "provider p: cleanup means nothing for its kind",
+            "t:7:11: provider[p].cleanup: it means nothing for this kind",
         ),
         (
             format!("{label}{local}max_servers = 2\ncgroup = \"x\"\n{pool}"),
-            "provider p: cgroup `x` is not absolute",
+            "t:7:10: provider[p].cgroup: `x` is not absolute",
         ),
         (
             format!("{label}{local}max_servers = 2\n{pool}disk_mib = 0\n"),
-            "provider p: pool a: processes, memory_mib, disk_mib, cpus are at least 1",
+            "t:9:12: provider[p].pool[a].disk_mib: it is 0: use at least 1",
         ),
         (
             format!("{label}{fixed}cleanup = \"x\"\n{pool}disk_mib = 1\nmachines = [\"a@h\"]\n"),
-            "provider p: pool.disk_mib means nothing for its kind",
+            "t:11:12: provider[p].pool[a].disk_mib: it means nothing for this kind",
         ),
         (
             format!("{label}{fixed}{pool}machines = [\"root@h\"]\n"),
-            "provider p: cleanup is missing",
+            "t:3:1: provider[p].cleanup: it is missing",
         ),
         (
             format!("{label}{fixed}cleanup = \"x\"\n{pool}machines = [\"h\"]\n"),
-            "provider p: machine `h`: use USER@HOST",
+            "t:11:13: provider[p].pool[a].machines[0]: `h`: use USER@HOST",
         ),
         (
             format!("{label}{fixed}cleanup = \"x\"\n{pool}machines = [\"a@-oProxyCommand\"]\n"),
-            "provider p: machine `a@-oProxyCommand`: use USER@HOST",
+            "t:11:13: provider[p].pool[a].machines[0]: `a@-oProxyCommand`: use USER@HOST",
         ),
         (
             format!("{label}{fixed}cleanup = \"x\"\n{pool}machines = [\"a@h\", \"a@h:22\"]\n"),
-            "provider p: machine a@h:22 is there twice",
+            "t:11:20: provider[p].pool[a].machines[1]: a@h:22 is there twice",
         ),
         (
             format!("{label}{local}max_servers = 2\nmax_server = 2\n{pool}"),
-            "unknown field `max_server`",
+            "t:7:1: provider[p].max_server: unknown field `max_server`",
         ),
     ] {
         let error = load(&text).expect_err(&text);
@@ -123,51 +133,66 @@ fn virtual_machines_that_make_no_sense_are_told() {
     let pool = "[[provider.pool]]\nlabel = \"a\"\nimage = \"d\"\n";
     let folder = "folder = \"/f\"\n";
     for (text, expected) in [
-        (format!("{image}{label}{vms}{pool}"), "provider p: folder is missing"),
-        (format!("{image}{label}{vms}folder = \"f\"\n{pool}"), "provider p: folder is `f`: use an absolute"),
-        (format!("{image}{label}{vms}{folder}uri = \"xen:///\"\n{pool}"), "provider p: uri is `xen:///`"),
+        (format!("{image}{label}{vms}{pool}"), "t:7:1: provider[p].folder: it is missing"),
+        (format!("{image}{label}{vms}folder = \"f\"\n{pool}"), "t:11:10: provider[p].folder: it is `f`: use an absolute"),
+        (format!("{image}{label}{vms}{folder}uri = \"xen:///\"\n{pool}"), "t:12:7: provider[p].uri: it is `xen:///`"),
         (
             format!("{image}{label}{vms}{folder}uri = \"qemu+ssh://h/system\"\n{pool}"),
-            "provider p: network or bridge is missing",
+            "t:7:1: provider[p].network: it is missing: or bridge",
         ),
         (
             format!("{image}{label}{vms}{folder}network = \"n\"\nbridge = \"b\"\n{pool}"),
-            "provider p: both network and bridge",
+            "t:13:10: provider[p].bridge: network is given too",
         ),
-        (format!("{image}{label}{vms}{folder}ssh_user = \"-o\"\n{pool}"), "provider p: ssh_user is `-o`"),
+        (format!("{image}{label}{vms}{folder}ssh_user = \"-o\"\n{pool}"), "t:12:12: provider[p].ssh_user: it is `-o`"),
         (
             format!("{image}{label}{vms}{folder}known_hosts_file = \"/k\"\n{pool}"),
-            "provider p: known_hosts_file means nothing",
+            "t:12:20: provider[p].known_hosts_file: it means nothing",
         ),
         (
             format!("{image}{label}{vms}{folder}[[provider.pool]]\nlabel = \"a\"\n"),
-            "provider p: label a: image is missing",
+            "t:12:1: provider[p].pool[a].image: it is missing",
         ),
-        (format!("{label}{vms}{folder}{pool}"), "provider p: label a: its image d is no [[image]]"),
-        (format!("{image}{image}"), "image d is there twice"),
+        (format!("{label}{vms}{folder}{pool}"), "t:10:9: provider[p].pool[a].image: d is no [[image]]"),
+        (format!("{image}{image}"), "t:6:8: image[d].name: it is there twice"),
         (
             image.replace("file\"\n", "debootstrap\"\n").replace("file = \"/d.qcow2\"\n", ""),
-            "image d: suite is missing",
+            "t:1:1: image[d].suite: it is missing",
         ),
-        (image.replace("file\"\n", "debootstrap\"\n"), "image d: file means nothing"),
+        (image.replace("file\"\n", "debootstrap\"\n"), "t:4:8: image[d].file: it means nothing"),
         (
             "[[image]]\nname = \"d\"\nkind = \"debootstrap\"\nsuite = \"s\"\npackages = [\"--x\"]\n".into(),
-            "image d: `--x` is no name",
+            "t:5:13: image[d].packages[0]: `--x` is no name",
         ),
         (
             "[[image]]\nname = \"d\"\nkind = \"diskimage-builder\"\n".into(),
-            "image d: elements is missing",
+            "t:1:1: image[d].elements: it is missing",
         ),
-        (format!("{image}rebuild_days = 1\n"), "image d: rebuild_days means nothing"),
-        (image.replace("\"d\"", "\"a/b\""), "image `a/b`: a name has"),
+        (format!("{image}rebuild_days = 1\n"), "t:5:16: image[d].rebuild_days: it means nothing"),
+        (image.replace("\"d\"", "\"a/b\""), "t:2:8: image[a/b].name: a name has"),
         (
             format!(
                 "{label}[[provider]]\nname = \"p\"\nkind = \"local\"\nmax_servers = 2\n{pool}"
             ),
-            "provider p: pool.image means nothing for its kind",
+            "t:9:9: provider[p].pool[a].image: it means nothing for this kind",
         ),
     ] {
         let error = load(&text).expect_err(&text);
         assert!(error.starts_with(expected), "{text}\ngave {error}");
     }
+}
+
+#[test]
+fn a_libvirt_elsewhere_is_reached_as_libvirt_says_it() {
+    let text = documented().replace(
+        "uri = \"qemu:///system\"",
+        "uri = \"qemu+ssh://root@host/system?no_tty=1&keyfile=/etc/toci/libvirt_key\"",
+    );
+    let config = load(&text).unwrap().unwrap();
+    let uris = config.kinds.values().find_map(|kind| match kind {
+        ProviderKind::Libvirt(vms) => Some(vms.uri.as_str()),
+        ProviderKind::Local(_) | ProviderKind::Fixed(_) => None,
+    });
+    let expected = "qemu+ssh://root@host/system?no_tty=1&keyfile=/etc/toci/libvirt_key";
+    assert_eq!(uris, Some(expected));
 }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::layout::Pattern;
+use toci_wire::settings::Wrong;
 
 /// Settings of the run stage.
 #[derive(Clone, Debug)]
@@ -70,28 +71,29 @@ pub(super) fn filled_in(
     url: &str,
     file: RunFile,
     secrets: Vec<SecretFile>,
-) -> Result<RunConfig, String> {
+) -> Result<RunConfig, Wrong> {
     let absolute = |name: &str, given: Option<String>, usual: &str| {
         let path = given.unwrap_or_else(|| usual.to_owned());
         let path = path.trim_end_matches('/').to_owned();
         if path.starts_with('/') {
             Ok(path)
         } else {
-            Err(format!("run.{name}: `{path}` must be a folder that begins with a slash"))
+            let why = format!("`{path}` must be a folder that begins with a slash");
+            Err(Wrong::at(name, why).below("run"))
         }
     };
     let mut known: Vec<SecretConfig> = Vec::new();
-    for secret in secrets {
-        let bad = |why: String| format!("secret `{}`: {why}", secret.name);
+    for (number, secret) in secrets.into_iter().enumerate() {
+        let wrong = |key: &str, why: &str| Wrong::at(key, why).entry("secret", number);
         if known.iter().any(|k| k.name == secret.name) {
-            return Err(bad("it is there twice".to_owned()));
+            return Err(wrong("name", "another secret has this name"));
         }
         if secret.projects.is_empty() {
-            return Err(bad("projects is empty, so no job could have it".to_owned()));
+            return Err(wrong("projects", "it is empty, so no job could have it"));
         }
         let patterns = secret.projects.iter().map(Pattern::new);
-        let projects =
-            patterns.collect::<Result<_, _>>().map_err(|e| bad(format!("projects: {e}")))?;
+        let projects = patterns.collect::<Result<_, _>>();
+        let projects = projects.map_err(|e| wrong("projects", &e.to_string()))?;
         let path = if secret.file.is_absolute() { secret.file } else { state.join(secret.file) };
         known.push(SecretConfig { name: secret.name, file: path, projects });
     }
@@ -122,7 +124,8 @@ mod tests {
             secret: Vec<SecretFile>,
         }
         let file: File = toml::from_str(text).map_err(|e| e.message().to_owned())?;
-        filled_in(Path::new("/s"), "http://h:1/", file.run, file.secret)
+        let filled = filled_in(Path::new("/s"), "http://h:1/", file.run, file.secret);
+        filled.map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -137,8 +140,8 @@ mod tests {
     fn what_cannot_be_is_told() {
         for (text, expected) in [
             ("[run]\nbase = \"x\"", "run.base: `x` must be"),
-            ("[[secret]]\nname=\"k\"\nfile=\"k\"\nprojects=[]", "secret `k`: projects is empty"),
-            ("[[secret]]\nname=\"k\"\nfile=\"k\"\nprojects=[\"(\"]", "secret `k`: projects: "),
+            ("[[secret]]\nname=\"k\"\nfile=\"k\"\nprojects=[]", "secret[0].projects: it is empty"),
+            ("[[secret]]\nname=\"k\"\nfile=\"k\"\nprojects=[\"(\"]", "secret[0].projects: "),
             ("[run]\nbas = 1", "unknown field `bas`"),
         ] {
             let error = fill(text).expect_err(text);

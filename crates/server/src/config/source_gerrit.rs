@@ -3,8 +3,10 @@
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
+use toci_core::chain::Chain;
 use toci_edge::http::{Http, Secret, Trust, Url};
 use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSsh, Transport};
+use toci_wire::settings::Wrong;
 
 /// How often a Gerrit is looked at that cannot stream.
 const LOOK_EVERY_S: u64 = 10;
@@ -35,32 +37,36 @@ enum Word {
     Rest,
 }
 
-pub(super) fn filled_in(mut file: GerritFile) -> Result<GerritConfig, String> {
+pub(super) fn filled_in(mut file: GerritFile) -> Result<GerritConfig, Wrong> {
     let name = super::gate::source_name(std::mem::take(&mut file.name))?;
     let votes_as_flags = file.votes_as_flags;
-    let transport = transport(file).map_err(|why| format!("source {name}: {why}"))?;
+    let transport = transport(file)?;
     Ok(GerritConfig { name, transport, votes_as_flags })
 }
 
-fn transport(file: GerritFile) -> Result<Transport, String> {
+fn transport(file: GerritFile) -> Result<Transport, Wrong> {
     let credentials = match (&file.http_user, &file.http_password_file) {
         (Some(user), Some(path)) => {
-            Some((user.clone(), Secret::from_file(path).map_err(|e| e.to_string())?))
+            let secret = Secret::from_file(path);
+            let wrong =
+                |e: &dyn std::error::Error| Wrong::at("http_password_file", Chain(e).to_string());
+            Some((user.clone(), secret.map_err(|e| wrong(&e))?))
         }
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
-            return Err("give both http_user and http_password_file, or neither".to_owned());
+            return Err("give both http_user and http_password_file, or neither".into());
         }
     };
     let http = match &file.http {
         Some(url) => {
-            let url = Url::parse(url).map_err(|e| format!("http: {e}"))?;
+            let url = Url::parse(url).map_err(|e| Wrong::at("http", e.to_string()))?;
             let trust = file.http_ca_file.map_or(Trust::System, Trust::File);
-            let client = Http::new(&trust).map_err(|e| format!("http_ca_file: {e}"))?;
+            let client = Http::new(&trust);
+            let client = client.map_err(|e| Wrong::at("http_ca_file", Chain(&e).to_string()))?;
             Some(GerritHttp { url, client, credentials })
         }
         None if credentials.is_some() => {
-            return Err("http_user is of no use without `http`".to_owned());
+            return Err(Wrong::at("http_user", "it is of no use without `http`"));
         }
         None => None,
     };
@@ -70,27 +76,25 @@ fn transport(file: GerritFile) -> Result<Transport, String> {
             if http.credentials.is_none() {
                 return Err("transport = \"rest\" needs http_user and http_password_file: \
                             nobody may vote without"
-                    .to_owned());
+                    .into());
             }
             let every = file.look_every_s.unwrap_or(LOOK_EVERY_S);
             if every == 0 {
-                return Err("look_every_s is 0: use at least 1".to_owned());
+                return Err(Wrong::at("look_every_s", "it is 0: use at least 1"));
             }
             Ok(Transport::Rest(http, Duration::from_secs(every)))
         }
         Word::Ssh if file.look_every_s.is_some() => {
-            Err("look_every_s is for transport = \"rest\": over SSH Gerrit streams".to_owned())
+            let why = "it is for transport = \"rest\": over SSH Gerrit streams";
+            Err(Wrong::at("look_every_s", why))
         }
-        Word::Ssh => {
-            match (file.ssh, file.ssh_key_file, file.known_hosts_file) {
-                (Some(ssh), Some(key), Some(known_hosts)) => {
-                    let ssh = GerritSsh::parse(&ssh, key, known_hosts);
-                    Ok(Transport::Ssh(ssh.map_err(|why| format!("ssh: {why}"))?, http))
-                }
-                _ => Err("give ssh, ssh_key_file and known_hosts_file, or transport = \"rest\""
-                    .to_owned()),
+        Word::Ssh => match (file.ssh, file.ssh_key_file, file.known_hosts_file) {
+            (Some(ssh), Some(key), Some(known_hosts)) => {
+                let ssh = GerritSsh::parse(&ssh, key, known_hosts);
+                Ok(Transport::Ssh(ssh.map_err(|why| Wrong::at("ssh", why))?, http))
             }
-        }
+            _ => Err("give ssh, ssh_key_file and known_hosts_file, or transport = \"rest\"".into()),
+        },
     }
 }
 
@@ -103,7 +107,7 @@ mod tests {
     fn read(more: &str) -> Result<GerritConfig, String> {
         let file: GerritFile =
             toml::from_str(&format!("{PLAIN}{more}")).map_err(|e| e.message().to_owned())?;
-        filled_in(file)
+        filled_in(file).map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -136,7 +140,7 @@ mod tests {
             ("transport = \"rest\"\nhttp = \"http://h\"", "needs http_user"),
             ("transport = \"post\"", "unknown variant `post`"),
             ("look_every_s = 5", "over SSH Gerrit streams"),
-            ("http = \"review\"", "source gerrit: http: `review` is not an address"),
+            ("http = \"review\"", "http: `review` is not an address"),
             ("http_user = \"jenkins\"", "give both http_user and http_password_file"),
             ("http_user = \"jenkins\"\nhttp_password_file = \"/nowhere/p\"", "/nowhere/p"),
         ] {

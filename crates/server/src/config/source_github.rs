@@ -7,6 +7,7 @@ use toci_core::chain::Chain;
 use toci_core::event::ProjectName;
 use toci_edge::http::{Secret, Trust, Url};
 use toci_edge::source::github::{Auth, GithubConfig, MergeMethod};
+use toci_wire::settings::Wrong;
 
 /// GitHub itself; a GitHub Enterprise Server has `https://HOST/api/v3` and `https://HOST`.
 const API: &str = "https://api.github.com";
@@ -40,24 +41,28 @@ enum Method {
     Rebase,
 }
 
-pub(super) fn filled_in(file: GithubFile) -> Result<GithubConfig, String> {
+pub(super) fn filled_in(file: GithubFile) -> Result<GithubConfig, Wrong> {
     let name = super::gate::source_name(file.name)?;
-    let wrong = |why: String| format!("source {name}: {why}");
     let secret = |what: &str, path: &Path| {
-        Secret::from_file(path).map_err(|e| wrong(format!("{what}: {}", Chain(&e))))
+        Secret::from_file(path).map_err(|e| Wrong::at(what, Chain(&e).to_string()))
     };
     let url = |what: &str, given: Option<String>, usual: &str| {
-        Url::parse(given.as_deref().unwrap_or(usual)).map_err(|e| wrong(format!("{what}: {e}")))
+        Url::parse(given.as_deref().unwrap_or(usual)).map_err(|e| Wrong::at(what, e.to_string()))
     };
-    let projects = file.projects.into_iter().map(|project| match project.split_once('/') {
+    let project = |project: String| match project.split_once('/') {
         Some((_, rest)) if !rest.contains('/') => {
-            ProjectName::new(project).map_err(|e| wrong(e.to_string()))
+            ProjectName::new(project).map_err(|e| Wrong::from(e.to_string()))
         }
-        Some(_) | None => Err(wrong(format!("project `{project}` is not `owner/name`"))),
-    });
+        Some(_) | None => Err(Wrong::from(format!("`{project}` is not `owner/name`"))),
+    };
+    let projects = file
+        .projects
+        .into_iter()
+        .enumerate()
+        .map(|(number, text)| project(text).map_err(|wrong| wrong.entry("projects", number)));
     let projects = projects.collect::<Result<Vec<_>, _>>()?;
     if projects.is_empty() {
-        return Err(wrong("`projects` is empty: name the repositories, `owner/name`".into()));
+        return Err(Wrong::at("projects", "it is empty: name the repositories, `owner/name`"));
     }
     let auth = match (file.token_file, file.app_id, file.app_key_file, file.installation) {
         (Some(token), None, None, None) => Auth::Token(secret("token_file", &token)?),
@@ -65,9 +70,7 @@ pub(super) fn filled_in(file: GithubFile) -> Result<GithubConfig, String> {
             Auth::App { id, key: secret("app_key_file", &key)?, installation }
         }
         _ => {
-            return Err(wrong(
-                "give token_file, or app_id, app_key_file and installation".to_owned(),
-            ));
+            return Err("give token_file, or app_id, app_key_file and installation".into());
         }
     };
     let webhook_secret = file.webhook_secret_file.map(|f| secret("webhook_secret_file", &f));
@@ -75,7 +78,7 @@ pub(super) fn filled_in(file: GithubFile) -> Result<GithubConfig, String> {
     let usual = if webhook_secret.is_some() { LOOK_EVERY_S[0] } else { LOOK_EVERY_S[1] };
     let every = file.look_every_s.unwrap_or(usual);
     if every == 0 {
-        return Err(wrong("look_every_s is 0: use at least 1".to_owned()));
+        return Err(Wrong::at("look_every_s", "it is 0: use at least 1"));
     }
     Ok(GithubConfig {
         api: url("api", file.api, API)?,
@@ -100,7 +103,7 @@ mod tests {
 
     fn read(text: &str) -> Result<GithubConfig, String> {
         let file: GithubFile = toml::from_str(text).map_err(|e| e.message().to_owned())?;
-        filled_in(file)
+        filled_in(file).map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -117,15 +120,15 @@ mod tests {
         let hooked = format!("{whole}webhook_secret_file = \"{}\"\n", token.display());
         assert_eq!(read(&hooked).unwrap().every, Duration::from_secs(600));
         for (text, expected) in [
-            (name.to_owned(), "source github: give token_file, or app_id"),
-            (format!("{whole}app_id = \"1\"\n"), "source github: give token_file, or app_id"),
-            (whole.replace("octo/hello", "hello"), "source github: project `hello` is not"),
-            (whole.replace("octo/hello", "a/b/c"), "source github: project `a/b/c` is not"),
-            (whole.replace("\"octo/hello\"", ""), "source github: `projects` is empty"),
-            (format!("{whole}look_every_s = 0\n"), "source github: look_every_s is 0"),
-            (format!("{whole}api = \"x\"\n"), "source github: api: `x` is not an address"),
+            (name.to_owned(), "give token_file, or app_id"),
+            (format!("{whole}app_id = \"1\"\n"), "give token_file, or app_id"),
+            (whole.replace("octo/hello", "hello"), "projects[0]: `hello` is not"),
+            (whole.replace("octo/hello", "a/b/c"), "projects[0]: `a/b/c` is not"),
+            (whole.replace("\"octo/hello\"", ""), "projects: it is empty"),
+            (format!("{whole}look_every_s = 0\n"), "look_every_s: it is 0"),
+            (format!("{whole}api = \"x\"\n"), "api: `x` is not an address"),
             (format!("{whole}merge = \"x\"\n"), "unknown variant `x`, expected one of"),
-            (whole.replace("token\"", "none\""), "source github: token_file: read secret file"),
+            (whole.replace("token\"", "none\""), "token_file: read secret file"),
         ] {
             let error = read(&text).expect_err(&text);
             assert!(error.starts_with(expected), "{text} gave {error}");
@@ -144,7 +147,7 @@ mod tests {
         for mut table in page.source {
             assert_eq!(table.remove("kind").unwrap().as_str(), Some("github"));
             let file: GithubFile = table.try_into().unwrap();
-            assert!(filled_in(file).unwrap_err().contains("read secret file"));
+            assert!(filled_in(file).unwrap_err().to_string().contains("read secret file"));
         }
     }
 }

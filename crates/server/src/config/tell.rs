@@ -7,6 +7,7 @@ use toci_core::chain::Chain;
 use toci_edge::http::{Secret, Trust};
 use toci_edge::tell::smtp::{self, MailTls, SmtpConfig};
 use toci_edge::tell::webhook::WebhookConfig;
+use toci_wire::settings::Wrong;
 
 /// Port of mail servers; of those for users when STARTTLS is asked for; of those that begin with TLS.
 const PORTS: [u16; 3] = [25, 587, 465];
@@ -41,20 +42,22 @@ pub(super) struct WebhookFile {
     secret_file: Option<PathBuf>,
 }
 
-pub(super) fn smtp(file: SmtpFile) -> Result<SmtpConfig, String> {
+pub(super) fn smtp(file: SmtpFile) -> Result<SmtpConfig, Wrong> {
     let (tls, port) = match file.tls.unwrap_or(Tls::Off) {
         Tls::Off => (MailTls::Off, PORTS[0]),
         Tls::Starttls => (MailTls::Starttls, PORTS[1]),
         Tls::Implicit => (MailTls::Implicit, PORTS[2]),
     };
     let login = match (file.user, file.password_file) {
-        (Some(user), Some(path)) => Some((user, secret("smtp.password_file", &path)?)),
+        (Some(user), Some(path)) => Some((user, secret("password_file", &path)?)),
         (None, None) => None,
-        (Some(_), None) => return Err("smtp.user needs smtp.password_file".to_owned()),
-        (None, Some(_)) => return Err("smtp.password_file needs smtp.user".to_owned()),
+        (Some(_), None) => return Err(Wrong::at("password_file", "user needs it")),
+        (None, Some(_)) => return Err(Wrong::at("user", "password_file needs it")),
     };
     if login.is_some() && tls == MailTls::Off {
-        return Err("smtp.user without TLS would tell everybody the password: set smtp.tls to \"starttls\" or \"implicit\"".to_owned());
+        let why =
+            "user without TLS would tell everybody the password: use \"starttls\" or \"implicit\"";
+        return Err(Wrong::at("tls", why));
     }
     let config = SmtpConfig {
         host: file.server.unwrap_or_else(|| "localhost".to_owned()),
@@ -66,18 +69,18 @@ pub(super) fn smtp(file: SmtpFile) -> Result<SmtpConfig, String> {
         to: file.default_to.unwrap_or_else(|| "zuul".to_owned()),
         hello: file.hello.unwrap_or_else(host_name),
     };
-    smtp::check(&config).map_err(|e| format!("smtp: {}", Chain(&e)))?;
+    smtp::check(&config).map_err(|e| Chain(&e).to_string())?;
     Ok(config)
 }
 
-pub(super) fn webhook(file: WebhookFile) -> Result<WebhookConfig, String> {
+pub(super) fn webhook(file: WebhookFile) -> Result<WebhookConfig, Wrong> {
     let path = file.secret_file;
-    let secret = path.map(|path| secret("webhook.secret_file", &path)).transpose()?;
+    let secret = path.map(|path| secret("secret_file", &path)).transpose()?;
     Ok(WebhookConfig { secret })
 }
 
-fn secret(name: &str, path: &std::path::Path) -> Result<Secret, String> {
-    Secret::from_file(path).map_err(|e| format!("{name}: {}", Chain(&e)))
+fn secret(key: &str, path: &std::path::Path) -> Result<Secret, Wrong> {
+    Secret::from_file(path).map_err(|e| Wrong::at(key, Chain(&e).to_string()))
 }
 
 #[cfg(test)]
@@ -85,7 +88,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<SmtpConfig, String> {
-        smtp(toml::from_str(text).map_err(|e| e.message().to_owned())?)
+        let file = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        smtp(file).map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -107,12 +111,12 @@ mod tests {
         std::fs::write(&file, "hush\n").unwrap();
         let login = format!("user = \"u\"\npassword_file = \"{}\"", file.display());
         for (text, expected) in [
-            ("default_to = \"a b\"", "smtp: `a b` is not a mail address"),
-            ("user = \"u\"", "smtp.user needs smtp.password_file"),
-            ("password_file = \"/x\"", "smtp.password_file needs smtp.user"),
-            ("user = \"u\"\npassword_file = \"/nonexistent\"", "smtp.password_file: read secret"),
+            ("default_to = \"a b\"", "`a b` is not a mail address"),
+            ("user = \"u\"", "password_file: user needs it"),
+            ("password_file = \"/x\"", "user: password_file needs it"),
+            ("user = \"u\"\npassword_file = \"/nonexistent\"", "password_file: read secret"),
             ("host = \"x\"", "unknown field `host`"),
-            (&login, "smtp.user without TLS"),
+            (&login, "tls: user without TLS"),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.starts_with(expected), "{text:?} gave {error:?}");
@@ -121,7 +125,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("hush"));
         assert_eq!(config.login.unwrap().1.reveal(), "hush");
         let missing = WebhookFile { secret_file: Some("/nonexistent".into()) };
-        assert!(webhook(missing).unwrap_err().starts_with("webhook.secret_file: read secret"));
+        assert!(webhook(missing).unwrap_err().to_string().starts_with("secret_file: read secret"));
         assert_eq!(
             webhook(WebhookFile { secret_file: Some(file) }).unwrap().secret.unwrap().reveal(),
             "hush"
@@ -139,7 +143,9 @@ mod tests {
             webhook: WebhookFile,
         }
         let page: Page = toml::from_str(text).unwrap();
-        assert!(smtp(page.smtp).unwrap_err().starts_with("smtp.password_file: read secret"));
-        assert!(webhook(page.webhook).unwrap_err().starts_with("webhook.secret_file: read secret"));
+        let told = [smtp(page.smtp).unwrap_err(), webhook(page.webhook).unwrap_err()];
+        let told = told.map(|wrong| wrong.to_string());
+        assert!(told[0].starts_with("password_file: read secret"), "{told:?}");
+        assert!(told[1].starts_with("secret_file: read secret"), "{told:?}");
     }
 }
