@@ -31,6 +31,10 @@ pub fn options(key: Option<&Path>, known_hosts: Option<&Path>) -> Vec<OsString> 
             options.push(option);
         }
     }
+    if known_hosts.is_some() {
+        // Else the machine's own list would be believed as well.
+        options.push("-oGlobalKnownHostsFile=/dev/null".into());
+    }
     options
 }
 
@@ -54,6 +58,7 @@ mod tests {
         for word in [
             "'-oIdentityFile=/k e y'",
             "'-oUserKnownHostsFile=/known'",
+            "'-oGlobalKnownHostsFile=/dev/null'",
             "'-oStrictHostKeyChecking=yes'",
             "'-oBatchMode=yes'",
             "'-F' '/dev/null'",
