@@ -193,10 +193,11 @@ pub fn plan(rules: &Rules, scene: &Scene) -> Plan {
 
 /// As root where that is to be had without a question; else what may be seen without.
 fn script(rules: &Rules, is_machine: bool) -> String {
+    // It is longer than an argument may be when much is added.
     let text = quoted(&collecting(rules, is_machine));
     format!(
-        "if [ \"$(id -u)\" != 0 ] && timeout 5 sudo -n true 2>/dev/null; \
-         then exec sudo -n bash -c {text}; else exec bash -c {text}; fi"
+        "run=bash; [ \"$(id -u)\" = 0 ] || ! timeout 5 sudo -n true </dev/null 2>/dev/null || run='sudo -n bash'\n\
+         printf '%s' {text} | $run -s\n"
     )
 }
 

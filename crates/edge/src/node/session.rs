@@ -274,7 +274,8 @@ impl Session {
         self.stream(format!("fetch {folder}"), &text, into, max, limit).await
     }
 
-    /// Streams what shell text writes, a tar archive, into a file; at most `max` bytes.
+    /// Streams what shell text writes, a tar archive, into a file; at most `max` bytes. The text goes there as bash's
+    /// input: it may be long, and how long a command may be is up to the SSH server (dropbear takes 9,000 bytes).
     pub async fn stream(
         &self,
         what: String,
@@ -284,13 +285,19 @@ impl Session {
         limit: Duration,
     ) -> Result<u64, SessionError> {
         let mut group = self
-            .call(text, limit)
+            .call("exec bash -s", limit)
             .start()
             .map_err(|source| SessionError::Call { what: what.clone(), source })?;
         let here = |source| SessionError::Here { what: what.clone(), source };
         let Some(output) = group.child.stdout.take() else { return Ok(0) };
-        drop(group.child.stdin.take());
+        let input = group.child.stdin.take();
         let mut complaints = group.child.stderr.take();
+        let send = async {
+            if let Some(mut input) = input {
+                // Who does not read it ends with a code.
+                let _ = input.write_all(text.as_bytes()).await;
+            }
+        };
         let copy = async {
             let mut file = tokio::fs::File::create(into).await.map_err(here)?;
             let mut bounded = output.take(max.saturating_add(1));
@@ -310,9 +317,9 @@ impl Session {
             }
             String::from_utf8_lossy(&text).trim().to_owned()
         };
-        let both = async { tokio::join!(copy, complain) };
-        let (got, complaint) = match tokio::time::timeout(limit, both).await {
-            Ok((got, complaint)) => (got?, complaint),
+        let all = async { tokio::join!(copy, complain, send) };
+        let (got, complaint) = match tokio::time::timeout(limit, all).await {
+            Ok((got, complaint, ())) => (got?, complaint),
             Err(_) => {
                 let source = CallError::TooSlow { program: "tar".to_owned(), limit };
                 return Err(SessionError::Call { what, source });

@@ -8,7 +8,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use std::sync::Arc;
-use toci_core::log::collect::{Command, INFO_FILE, Rules, Scene, plan};
+use toci_core::log::collect::{ADDED_MAX, Command, INFO_FILE, Rules, Scene, plan};
 use toci_core::pipeline::{Input, RunResult, RunUpdate};
 use toci_edge::node::bounds::Bounds;
 use toci_edge::node::local::LocalNode;
@@ -110,15 +110,20 @@ async fn files_of_a_machine_are_taken_and_what_is_left_out_is_named() {
                 && truncate -s 70M huge.log && echo 'it'\"'\"'s' >\"it's.log\" && printf '\\377\\0' >binary";
     session.run("make files", make, b"", LIMIT).await.unwrap();
     let folders = vec!["srv/log".to_owned(), "srv/none".to_owned()];
-    let rules = Rules { commands: vec![], folders, ..Rules::default() };
+    // All of it together is longer than an argument of a program may be.
+    let long = |n: usize| command(&format!(": {}; echo seen {n}", "\"'\"".repeat(300)));
+    let commands = (0..ADDED_MAX).map(long).collect();
+    let rules = Rules { commands, folders, ..Rules::default() };
     let scene = Scene { verdict: RunResult::Failure, nodes: vec![true], holds_testenv: false };
     let view = &plan(&rules, &scene).nodes[0];
+    assert!(view.script.len() > 128 << 10, "{}", view.script.len());
     let into = tempfile::tempdir().unwrap();
     assert_eq!(look(&session, view, into.path()).await, None);
     let kept = read(&into.path().join("node"));
     let names: Vec<&str> = kept.keys().map(String::as_str).collect();
     assert_eq!(names, ["host_info.txt", "srv/log/a/one.log", "srv/log/binary", "srv/log/it's.log"]);
     let info = &kept["host_info.txt"];
+    assert!(info.contains(&format!("\nseen {}\n", ADDED_MAX - 1)), "{info}");
     assert!(info.contains("srv/log/huge.log: 73400320 bytes are too many"), "{info}");
     assert!(
         info.contains("files in /srv/none that are left out\n(there is no such folder)"),
