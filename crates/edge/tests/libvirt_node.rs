@@ -5,8 +5,11 @@
 
 #[path = "libvirt/host.rs"]
 mod host;
+#[path = "libvirt/provider.rs"]
+mod provider;
 
-use host::{Host, label, on_a_host};
+use host::{Host, on_a_host};
+use provider::label;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use toci_core::node::ImageState;
@@ -158,5 +161,26 @@ fn on_a_bridge_a_node_tells_its_address_and_on_a_network_libvirt_does() {
         );
         assert!(bridged.starts_with("198.18.21."), "{bridged}");
         assert!(leased.starts_with("198.18.22."), "{leased}");
+    });
+}
+
+#[test]
+fn a_libvirt_elsewhere_is_reached_through_ssh_and_by_its_known_key_only() {
+    on_a_host(async |host: &Host| {
+        let network = Network::Libvirt(host.network());
+        let mut config = host.config("node", network);
+        config.uri = format!("qemu+ssh://root@127.0.0.1:{}/system?no_tty=1", host.sshd());
+        let provider = Libvirt::new(config, std::sync::Arc::default());
+        // Images and seeds go there, consoles come from there.
+        let machine = provider.create("e-vms-1", &label("node")).await.unwrap();
+        assert_eq!(said(&machine.session, "hostname").await, "e-vms-1");
+        assert_eq!(provider.list().await.unwrap(), names(&["e-vms-1"]));
+        assert!(host.virsh(&["list", "--name"]).contains("toci-node-e-vms-1"));
+        provider.delete("e-vms-1", &machine.token).await.unwrap();
+        until_there_are(&provider, &[]).await;
+
+        std::fs::remove_file("/root/.ssh/known_hosts").unwrap();
+        let error = provider.list().await.unwrap_err().to_string();
+        assert!(error.contains("Host key verification failed"), "{error}");
     });
 }

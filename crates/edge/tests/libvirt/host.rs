@@ -1,18 +1,12 @@
 //! A libvirt host in namespaces of this thread's own: mounts and network of the thread, processes of the daemons.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use toci_core::id::Label;
-use toci_edge::provider::libvirt::{
-    Accelerator, ImageConfig, ImageSource, Libvirt, LibvirtConfig, Network, Shape,
-};
 
 /// Longest wait for the daemons; the machine may be busy with other tests.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Private mounts: libvirt's folders are empty, /sys is this network namespace's and has no cgroups.
 const MOUNTS: &str = r#"
@@ -59,10 +53,6 @@ impl Drop for Host {
             let _ = child.wait();
         }
     }
-}
-
-pub(crate) fn label(name: &str) -> Label {
-    Label::new(name).unwrap()
 }
 
 /// Runs a test in a thread that has a host of its own.
@@ -113,7 +103,8 @@ impl Host {
         host
     }
 
-    fn keep(&self, name: &str, command: &mut Command) {
+    /// Keeps a process of the host going until it ends; what it says goes to `<name>.log`.
+    pub(crate) fn keep(&self, name: &str, command: &mut Command) {
         let log = std::fs::File::create(self.folder.path().join(format!("{name}.log"))).unwrap();
         let child = command
             .stdin(Stdio::null())
@@ -124,7 +115,8 @@ impl Host {
         self.daemons.borrow_mut().push(child);
     }
 
-    fn until(&self, what: &str, done: impl Fn() -> bool) {
+    /// Waits for something; when it does not come, the daemons' words are told.
+    pub(crate) fn until(&self, what: &str, done: impl Fn() -> bool) {
         let end = Instant::now() + LIMIT;
         while !done() {
             let log = std::fs::read_to_string(self.folder.path().join("daemons.log"));
@@ -147,82 +139,19 @@ impl Host {
         self.virsh(&["pool-list", "--name"]).trim().to_owned()
     }
 
-    /// A provider whose only image does this.
-    pub(crate) fn provider(&self, role: &str, network: Network) -> Libvirt {
-        Libvirt::new(self.config(role, network), Arc::default())
-    }
-
-    pub(crate) fn provider_named(&self, name: &str, role: &str, network: Network) -> Libvirt {
-        Libvirt::new(self.config_named(name, role, network), Arc::default())
-    }
-
-    pub(crate) fn config(&self, role: &str, network: Network) -> LibvirtConfig {
-        self.config_named(role, role, network)
-    }
-
-    fn config_named(&self, name: &str, role: &str, network: Network) -> LibvirtConfig {
-        let file = self.image(role);
-        // What never answers need not be waited for so long.
-        let boot_limit = Duration::from_secs(if role == "dead" { 20 } else { 120 });
-        let source = ImageSource::File(file);
-        let image = ImageConfig { source, rebuild: None, build_limit: LIMIT };
-        let shape = Shape { image: "small".into(), cpus: 1, memory_mib: 160, disk_gib: 1 };
-        let shape = Shape { disk_gib: 2, ..shape };
-        LibvirtConfig {
-            name: name.into(),
-            uri: "qemu:///system".into(),
-            folder: self.folder().join(format!("{name}-pool")),
-            state: self.folder().join(format!("{name}-state")),
-            built: self.folder().join("built"),
-            network,
-            user: "root".into(),
-            key: None,
-            accelerator: Accelerator::Tcg,
-            boot_limit,
-            shapes: BTreeMap::from([(label(role), shape)]),
-            images: BTreeMap::from([("small".into(), image)]),
-        }
-    }
-
-    fn image(&self, role: &str) -> PathBuf {
+    /// An image with this role.
+    pub(crate) fn image(&self, role: &str) -> PathBuf {
         let file = self.folder().join(format!("{role}.qcow2"));
         if !file.exists() {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/libvirt/image.sh");
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../edge/tests/libvirt/image.sh");
             run(Command::new(script).arg(role).arg(&file));
         }
         file
     }
-
-    /// A bridge with a DHCP server that libvirt knows nothing of.
-    pub(crate) fn bridge_with_dhcp(&self) -> String {
-        run(Command::new("sh").args([
-            "-c",
-            "ip link add name br21 type bridge && ip address add 198.18.21.1/24 dev br21 && ip link set br21 up",
-        ]));
-        let leases = self.folder().join("leases");
-        self.keep(
-            "dnsmasq",
-            Command::new("setpriv")
-                .args(["--pdeathsig", "KILL", "--", "dnsmasq", "--keep-in-foreground", "--port=0"])
-                .args(["--conf-file=/dev/null", "--interface=br21", "--bind-interfaces"])
-                .args(["--user=root", "--dhcp-range=198.18.21.10,198.18.21.99"])
-                .arg(format!("--dhcp-leasefile={}", leases.display())),
-        );
-        "br21".into()
-    }
-
-    /// A network of libvirt's own.
-    pub(crate) fn network(&self) -> String {
-        let xml = "<network><name>n22</name><bridge name='br22'/><ip address='198.18.22.1' netmask='255.255.255.0'>\
-                   <dhcp><range start='198.18.22.10' end='198.18.22.99'/></dhcp></ip></network>";
-        let file = self.folder().join("n22.xml");
-        std::fs::write(&file, xml).unwrap();
-        self.virsh(&["net-create", &file.display().to_string()]);
-        "n22".into()
-    }
 }
 
-fn run(command: &mut Command) -> String {
+/// What a program says; it must work.
+pub(crate) fn run(command: &mut Command) -> String {
     let out = command.stdin(Stdio::null()).output().unwrap();
     let (said, error) =
         (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));

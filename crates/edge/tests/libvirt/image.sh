@@ -1,7 +1,8 @@
 #!/bin/bash
-# image.sh ROLE OUT: a small image for nodes, as qcow2: busybox, bash and dropbear on Debian's kernel, up in seconds
-# also under TCG. ROLE is what it does with its seed: node (as it should), liar (leaves another marker), stranger (uses
-# a host key of its own), dead (says why it dies, and never answers). Built with the tools of examples/devtest.
+# image.sh ROLE OUT: a small image for nodes, as qcow2: busybox, dropbear and what a run needs on a node (docs/nodes.md:
+# bash, git, GNU's tar, find and head), on Debian's kernel; up in seconds also under TCG. ROLE is what it does with its
+# seed: node (as it should), liar (leaves another marker), stranger (uses a host key of its own), dead (says why it
+# dies, and never answers). Built with the tools of examples/devtest.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DEVTEST_ROOT=$(cd "$here/../../../../examples/devtest" && pwd)
@@ -11,7 +12,7 @@ DEVTEST_ROOT=$(cd "$here/../../../../examples/devtest" && pwd)
 # shellcheck source=examples/devtest/lib/image.sh
 . "$DEVTEST_ROOT/lib/image.sh"
 
-PROGRAMS='dropbear dropbearkey dropbearconvert bash tar setsid'
+PROGRAMS='dropbear dropbearkey dropbearconvert bash tar setsid git find head'
 
 program_files() {
     local program
@@ -27,7 +28,7 @@ build_guest() {
     local root version module found file
     root=$(mktemp -d)
     version=$(basename "$1"/lib/modules/*)
-    mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,run,root,etc,lib/modules.d,var/log,var/tmp,usr/bin,usr/sbin}
+    mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,run,root,etc,lib/modules.d,var/log,var/tmp,usr/bin,usr/sbin,usr/share/git-core/templates}
     install -m 755 "$(busybox_path)" "$root/bin/busybox"
     ln -s busybox "$root/bin/sh"
     for module in $MODULES; do
@@ -57,6 +58,7 @@ build_image() {
 }
 
 need_image_tools
+need git git
 mkdir -p "$TOCI_DEVTEST_CACHE"
 package_folders
 kernel=$(echo "$KERNEL_FOLDER"/boot/vmlinuz-*)
