@@ -4,10 +4,12 @@
 mod git_host;
 
 use git_host::git;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use toci_core::event::{ChangeState, EventKind, ProjectName, Revision, SourceName, TriggerEvent};
+use toci_core::id::ReportId;
 use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 use toci_edge::git::{Mirrors, Remotes};
@@ -163,7 +165,9 @@ async fn votes_notes_and_merges_are_pushed() {
     let host = Host::new();
     let revision = host.propose("org/a", "one", "One", "refs/changes/01/1/1");
     let change = host.source.change(1, None).await.unwrap().unwrap();
+    let next = std::cell::Cell::new(0);
     let report = |votes: &[(&str, i32)], merge| SourceReport {
+        report: ReportId(next.replace(next.get() + 1)),
         action: ReportAction::Success,
         pipeline: "gate".into(),
         change: change.clone(),
@@ -203,6 +207,42 @@ async fn votes_notes_and_merges_are_pushed() {
     std::fs::rename(&bare, bare.with_extension("away")).unwrap();
     let away = host.source.report(&late).await.unwrap_err();
     assert!(matches!(away, SourceError::Unreachable { .. }), "{away}");
+}
+
+/// A server that was killed tells again what it cannot know to have arrived.
+#[tokio::test]
+async fn a_report_that_was_told_is_not_told_again() {
+    let host = Host::new();
+    let revision = host.propose("org/a", "one", "One", "refs/changes/01/1/1");
+    let change = host.source.change(1, None).await.unwrap().unwrap();
+    let bare = host.folder.path().join("git/org/a.git");
+    let report = |id| SourceReport {
+        report: ReportId(id),
+        action: ReportAction::Success,
+        pipeline: "check".into(),
+        change: change.clone(),
+        message: "Build succeeded.".into(),
+        votes: vec![GerritVote::Label("verified".into(), 1)],
+        merge: false,
+        mode: MergeMode::default(),
+        commit: None,
+    };
+    // The first one is cut short: the note is in the mirror, and nowhere else.
+    let hook = bare.join("hooks/update");
+    std::fs::write(&hook, "#!/bin/sh\n[ \"$1\" != refs/notes/toci ]\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = host.source.report(&report(1)).await.unwrap_err();
+    assert!(refused.to_string().contains("refs/notes/toci: "), "{refused}");
+    std::fs::remove_file(&hook).unwrap();
+    for id in [1, 1, 2, 1] {
+        host.source.report(&report(id)).await.unwrap();
+    }
+    let note = git(&bare, &["notes", "--ref=toci", "show", &revision]);
+    let told: Vec<&str> = note.lines().filter(|line| line.starts_with("Report: ")).collect();
+    assert_eq!(told, [format!("Report: {}", ReportId(1)), format!("Report: {}", ReportId(2))]);
+    assert_eq!(note.matches("Build succeeded.").count(), 2, "{note}");
+    let votes = git(&bare, &["for-each-ref", "--format=%(refname)", "refs/approvals"]);
+    assert_eq!(votes, "refs/approvals/1/1/verified/toci/1");
 }
 
 /// A repository that is removed: its changes are given up, and others go on as if nothing had been.

@@ -4,6 +4,7 @@ use crate::git::Remote;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use toci_core::event::{Change, ProjectName, Revision, SourceName, TriggerEvent};
+use toci_core::id::ReportId;
 use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 use tokio::sync::mpsc;
@@ -60,6 +61,8 @@ pub enum SourceError {
 /// What is to be told about a change.
 #[derive(Clone, Debug)]
 pub struct SourceReport {
+    /// Its id, the same for every attempt: a source that can see that it was told already is not told twice.
+    pub report: ReportId,
     /// What kind.
     pub action: ReportAction,
     /// Which pipeline's.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use toci_core::event::{Change, EventKind, SourceName, TriggerEvent};
+use toci_core::id::ReportId;
 use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
 use toci_edge::http::{Http, Secret, Trust, Url};
@@ -263,6 +264,7 @@ pub(crate) fn report(
 ) -> SourceReport {
     let votes = votes.iter().map(|(label, value)| GerritVote::Label((*label).to_owned(), *value));
     SourceReport {
+        report: ReportId(1),
         action: ReportAction::Success,
         pipeline: "gate".to_owned(),
         change: change.clone(),

@@ -38,7 +38,8 @@ enum Told {
 }
 
 /// How far a report got, so that one whose other half failed is not told twice. Kept in memory only: after a crash a
-/// comment may come twice, as after any lost answer.
+/// comment may come twice, as after any lost answer, where neither the source nor the receiver of a web hook looks at
+/// the report's id.
 #[derive(Debug, Default)]
 struct Progress {
     /// Places of the reporters that were told, or refused it.
@@ -185,6 +186,7 @@ impl Desk {
         let layout = self.gate.layout().await.ok();
         let project = layout.as_ref().and_then(|layout| layout.projects.get(&change.project));
         let report = SourceReport {
+            report: wish.report,
             mode: project.map(|project| project.merge_mode).unwrap_or_default(),
             action: wish.action,
             pipeline: wish.pipeline.0.clone(),

@@ -1,4 +1,5 @@
-//! Telling a plain git source: a note on the patchset's commit, votes as refs, and the merge as a push.
+//! Telling a plain git source: a note on the patchset's commit, votes as refs, and the merge as a push. Telling the same
+//! report again changes nothing.
 
 use super::refs::{Meaning, meaning};
 use super::source::GitSource;
@@ -75,13 +76,21 @@ impl GitSource {
         Err(self.refused(format!("{NOTES}: {why}")))
     }
 
+    /// Notes as they are there, and this one: what an attempt that was cut short has left in the mirror does not count.
     async fn try_note(&self, mirror: &Mirror, report: &SourceReport) -> Result<Pushed, GitError> {
         let there = mirror.remote_refs().await?.refs.contains_key(NOTES);
         if there {
             mirror.fetch_refs(&["+refs/notes/toci:refs/notes/toci"]).await?;
+        } else {
+            mirror.git.local(&["update-ref", "-d", NOTES]).await?;
         }
-        let text = format!("Pipeline: {}\n\n{}\n", report.pipeline, report.message.trim_end());
         let revision = report.change.revision.as_str();
+        let id = format!("Report: {}", report.report);
+        if there && self.is_noted(mirror, revision, &id).await? {
+            return Ok(Pushed::Done);
+        }
+        let (pipeline, message) = (&report.pipeline, report.message.trim_end());
+        let text = format!("Pipeline: {pipeline}\n{id}\n\n{message}\n");
         let arguments = ["notes", "--ref", NOTES, "append", "--file=-", revision];
         let mut call = mirror.git.call(&arguments, crate::git::LOCAL_LIMIT);
         for who in ["GIT_AUTHOR", "GIT_COMMITTER"] {
@@ -98,5 +107,23 @@ impl GitSource {
             return Err(mirror.git.failed(&arguments, &ended));
         }
         mirror.push(&[format!("{NOTES}:{NOTES}")]).await
+    }
+
+    /// Whether a line stands in the note of a commit. An attempt whose confirmation got lost, or whose server was killed,
+    /// may have arrived.
+    async fn is_noted(
+        &self,
+        mirror: &Mirror,
+        revision: &str,
+        line: &str,
+    ) -> Result<bool, GitError> {
+        let arguments = ["notes", "--ref", NOTES, "show", revision];
+        let ended = mirror.git.ask(&arguments, b"", crate::git::LOCAL_LIMIT).await?;
+        match ended.code {
+            Some(0) => Ok(ended.text().lines().any(|noted| noted == line)),
+            // There is none.
+            Some(1) => Ok(false),
+            _ => Err(mirror.git.failed(&arguments, &ended)),
+        }
     }
 }

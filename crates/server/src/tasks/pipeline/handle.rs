@@ -69,7 +69,8 @@ pub struct GateHandle {
 }
 
 impl GateHandle {
-    /// Reads the gate from the store, whose book this server must have claimed, and starts the task.
+    /// Reads the gate from the store, whose book this server must have claimed, and starts the task. What is wanted is known
+    /// when this returns: the runs that another server left behind are looked up in it.
     pub async fn start(
         store: Store,
         layout: Arc<Layout>,
@@ -82,7 +83,10 @@ impl GateHandle {
         let state = State::new(gate, layout, policy, store.clone(), publish, news.clone());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(state.run(receiver));
-        Ok(GateHandle { store, commands, wanted, news })
+        let gate = GateHandle { store, commands, wanted, news };
+        // A gate that has stopped already says so to whoever asks next.
+        let _ = gate.look(|_| ()).await;
+        Ok(gate)
     }
 
     /// Takes an input; it is on disk when this returns.
