@@ -191,7 +191,7 @@ pub fn plan(rules: &Rules, scene: &Scene) -> Plan {
     plan
 }
 
-/// As root where that is to be had without a question; else what may be seen without.
+/// As root where that is to be had without a question; else what may be seen without, which is said on top.
 fn script(rules: &Rules, is_machine: bool) -> String {
     // It is longer than an argument may be when much is added.
     let text = quoted(&collecting(rules, is_machine));
@@ -205,6 +205,10 @@ fn script(rules: &Rules, is_machine: bool) -> String {
 fn collecting(rules: &Rules, is_machine: bool) -> String {
     let mut out = String::from(
         "umask 077; d=$(mktemp -d) || exit 9; trap 'rm -rf \"$d\"' EXIT; mkdir \"$d/o\"; cd \"$d/o\" || exit 9\n",
+    );
+    let _ = writeln!(
+        out,
+        r#"[ "$(id -u)" = 0 ] || printf '===== without root\nsudo -n is refused to %s: what only root may see is missing\n' "$(id -un)" >{INFO_FILE}"#
     );
     let _ = write!(
         out,
@@ -250,7 +254,7 @@ fn finding(rules: &Rules) -> String {
 printf '\n===== files in /%s that are left out\n' "$f" >>"$i"
 if [ -d "$f" ]; then
     timeout -k 2 {COMMAND_LIMIT_S} find "$f" -xdev {prune}-type f -readable -size -{FILE_MAX_KIB}k -print0 >>"$list" 2>/dev/null
-    timeout -k 2 {COMMAND_LIMIT_S} find "$f" -xdev {prune}-type f \( -size +{more}k -printf '%p: %s bytes are too many\n' -o ! -readable -printf '%p: may not be read\n' \) 2>/dev/null | head -n {TOLD_MAX} >>"$i"
+    timeout -k 2 {COMMAND_LIMIT_S} find "$f" -xdev {prune}-type d \( ! -readable -o ! -executable \) -printf '%p/: may not be read\n' -prune -o -type f \( -size +{more}k -printf '%p: %s bytes are too many\n' -o ! -readable -printf '%p: may not be read\n' \) 2>/dev/null | head -n {TOLD_MAX} >>"$i"
 else
     echo '(there is no such folder)' >>"$i"
 fi

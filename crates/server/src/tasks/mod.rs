@@ -7,3 +7,7 @@ pub mod node;
 pub mod pipeline;
 pub(crate) mod report;
 pub mod run;
+
+#[cfg(test)]
+#[path = "../../tests/common/sshd.rs"]
+mod sshd;

@@ -3,7 +3,7 @@
 use super::environment::Places;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use toci_core::chain::Chain;
 use toci_core::event::{ProjectKey, ProjectName, Revision, SourceName};
@@ -107,12 +107,16 @@ pub(super) fn plan(wish: &RunWish, default_branch: &str) -> Result<Plan, SetUpEr
         project_branches: run.project_branches.iter().map(named).collect(),
         default_branch: default_branch.to_owned(),
     };
-    let mut folders = BTreeSet::new();
+    let mut folders = BTreeMap::new();
     let mut checkouts = Vec::new();
     for key in keys {
         let checkout = rules.checkout(&key.name);
-        if !folders.insert(checkout.folder.clone()) {
-            let why = format!("two repositories would be in the folder `{}`", checkout.folder);
+        if let Some(other) = folders.insert(checkout.folder.clone(), key.clone()) {
+            let why = format!(
+                "{other} and {key} would both be in the folder `{}` of the workspace: test changes of them apart, or leave \
+                 one out of the job's `projects`",
+                checkout.folder
+            );
             return Err(SetUpError::Config(why));
         }
         checkouts.push((key, checkout));
@@ -252,7 +256,9 @@ async fn send(
     stream_pack(git, session, placed, &wants, &head, &text).await
 }
 
-/// Makes the repository on the node, from its cache if it has one. Says which of its commits the mirror knows.
+/// Makes the repository on the node, with the objects of its cache if it has one that is whole. Says which of its commits
+/// the mirror knows. Only objects are taken: branches of the cache may be old, or gone. The cache may be somebody else's,
+/// which git must be told in a file: what stands in its arguments does not reach the process that reads the cache.
 async fn prepare(
     git: &Git,
     session: &Session,
@@ -261,9 +267,11 @@ async fn prepare(
 ) -> Result<String, SetUpError> {
     let text = format!(
         "set -e; d={folder}; c={cache}; rm -rf \"$d\"; mkdir -p \"${{d%/*}}\"; \
-         if [ -e \"$c/HEAD\" ] || [ -e \"$c/.git/HEAD\" ]; then \
-         git -c safe.directory='*' clone --quiet --no-checkout \"$c\" \"$d\"; else git init --quiet \"$d\"; fi; \
-         cd \"$d\"; git for-each-ref --count={HAVE_MAX} --format='%(objectname)'",
+         if {{ [ -e \"$c/HEAD\" ] || [ -e \"$c/.git/HEAD\" ]; }} && s=$(mktemp) && printf '[safe]\\n\\tdirectory = *\\n' >\"$s\" && \
+         GIT_CONFIG_GLOBAL=\"$s\" git clone --quiet --no-checkout \"$c\" \"$d\" 2>/dev/null; then \
+         rm \"$s\"; cd \"$d\"; git for-each-ref --count={HAVE_MAX} --format='%(objectname)'; \
+         git for-each-ref --format='delete %(refname)' | git update-ref --stdin --no-deref; \
+         else rm -rf \"$d\" \"${{s-}}\"; git init --quiet \"$d\"; fi",
         folder = quoted(&placed.folder),
         cache = quoted(&format!("{cache}/{}", placed.project.name)),
     );

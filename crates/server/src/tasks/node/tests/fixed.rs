@@ -2,8 +2,8 @@
 
 use super::{LIMIT, count, parts, request, store, until};
 use crate::tasks::node::{GUARD, NodePool, PoolParts};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use crate::tasks::sshd::{Machine, known, machine, ssh_keygen};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use toci_core::id::RunId;
@@ -11,65 +11,6 @@ use toci_core::node::Policy;
 use toci_edge::provider::Provider;
 use toci_edge::provider::fixed::{Fixed, FixedConfig, FixedMachine};
 use toci_wire::api;
-
-/// One machine; it ends with the value.
-struct Machine {
-    sshd: Child,
-    port: u16,
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.sshd.kill();
-        let _ = self.sshd.wait();
-    }
-}
-
-fn ssh_keygen(file: &Path) {
-    let arguments = ["-q", "-t", "ed25519", "-N", "", "-f"];
-    let made = Command::new("ssh-keygen").args(arguments).arg(file).status();
-    assert!(made.expect("ssh-keygen is missing: apt-get install openssh-client").success());
-}
-
-fn public(file: &Path) -> String {
-    std::fs::read_to_string(file.with_extension("pub")).unwrap()
-}
-
-/// Starts a machine whose host key is `host` and which lets `key` in.
-fn machine(folder: &Path, name: &str, host: &Path, key: &Path) -> Machine {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let keys = folder.join(format!("{name}.keys"));
-    std::fs::write(&keys, public(key)).unwrap();
-    let settings = folder.join(format!("{name}.conf"));
-    let text = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n",
-        host.display(),
-        keys.display()
-    );
-    std::fs::write(&settings, text).unwrap();
-    // A new /run/sshd too: sshd insists on it.
-    let script = format!(
-        "mount -t tmpfs tmpfs /var/tmp && mount -t tmpfs tmpfs /run && mkdir -p /run/sshd && \
-         exec setpriv --pdeathsig KILL /usr/sbin/sshd -D -e -f {}",
-        settings.display()
-    );
-    let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
-    let sshd = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let end = Instant::now() + LIMIT;
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        let log = std::fs::read_to_string(folder.join(format!("{name}.log")));
-        assert!(Instant::now() < end, "sshd (openssh-server) does not listen: {log:?}");
-        std::thread::yield_now();
-    }
-    Machine { sshd, port }
-}
 
 struct Rack {
     folder: tempfile::TempDir,
@@ -84,10 +25,9 @@ impl Rack {
         ssh_keygen(&key);
         ssh_keygen(&host);
         let machines: Vec<Machine> =
-            (0..count).map(|n| machine(folder.path(), &format!("m{n}"), &host, &key)).collect();
-        let known: String =
-            machines.iter().map(|m| format!("[127.0.0.1]:{} {}", m.port, public(&host))).collect();
-        std::fs::write(folder.path().join("known_hosts"), known).unwrap();
+            (0..count).map(|n| machine(folder.path(), &format!("m{n}"), &host, &key, "")).collect();
+        let lines: String = machines.iter().map(|m| known(m, &host)).collect();
+        std::fs::write(folder.path().join("known_hosts"), lines).unwrap();
         Rack { folder, key, machines }
     }
 
@@ -167,8 +107,8 @@ async fn a_machine_with_another_host_key_is_not_trusted() {
     let rack = Rack::new(1);
     let other = rack.folder.path().join("other");
     ssh_keygen(&other);
-    let known = format!("[127.0.0.1]:{} {}", rack.machines[0].port, public(&other));
-    std::fs::write(rack.folder.path().join("known_hosts"), known).unwrap();
+    let line = known(&rack.machines[0], &other);
+    std::fs::write(rack.folder.path().join("known_hosts"), line).unwrap();
     let mut parts = rack.parts("true");
     parts.policy.failures_max = 1;
     let pool = NodePool::start(store(rack.folder.path()).await, parts).await.unwrap();

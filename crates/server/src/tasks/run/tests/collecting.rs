@@ -14,7 +14,7 @@ use toci_edge::node::bounds::Bounds;
 use toci_edge::node::local::LocalNode;
 use toci_wire::api::{LeaseState, OperationKind, OperationResult};
 
-fn command(text: &str) -> Command {
+pub(super) fn command(text: &str) -> Command {
     Command { file: INFO_FILE.to_owned(), text: text.to_owned(), of_machine: false }
 }
 

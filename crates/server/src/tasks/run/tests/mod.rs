@@ -8,6 +8,7 @@ mod infrastructure;
 #[path = "../../../../tests/common/job.rs"]
 mod job;
 mod limits;
+mod machines;
 mod scripts;
 mod testenvs;
 mod world;

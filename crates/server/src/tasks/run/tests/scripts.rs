@@ -137,7 +137,7 @@ async fn what_cannot_run_as_it_is_configured_says_so() {
         (|job| job.projects = vec!["org/ app".into()], "projects: "),
         (
             |job| job.projects = vec!["other/app".into()],
-            "two repositories would be in the folder `app`",
+            "local:org/app and local:other/app would both be in the folder `app` of the workspace: ",
         ),
     ];
     for (change, why) in cases {
@@ -157,6 +157,25 @@ async fn what_cannot_run_as_it_is_configured_says_so() {
     let (result, _, record) = world.whole(&wish).await;
     assert_eq!(result, RunResult::NodeFailure);
     assert!(record.note.contains("the workspace could not be set up"), "{}", record.note);
+}
+
+/// One series of two sources whose projects are called alike.
+#[tokio::test]
+async fn repositories_that_would_be_in_one_folder_are_told_by_their_sources() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::start(dir.path()).await;
+    let mut wish = world.wish(|job| job.run = inline("echo never"));
+    let mut context = wish.context.as_ref().clone();
+    let mut ahead = context.series[0].clone();
+    ahead.project.source = "gerrit".parse().unwrap();
+    context.series.insert(0, ahead);
+    wish.context = context.into();
+    let (result, kept, record) = world.whole(&wish).await;
+    assert_eq!(result, RunResult::ConfigError);
+    let why = "local:org/app and gerrit:org/app would both be in the folder `app` of the workspace: \
+               test changes of them apart, or leave one out of the job's `projects`";
+    assert_eq!(record.note, why);
+    assert!(said(&kept["console.txt"]).contains(&format!("toci: {why}").as_str()));
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use toci_core::pipeline::*;
 use toci_core::run::record::Record;
 use toci_core::time::Time;
 use toci_edge::git::{Mirrors, Remote};
+use toci_edge::node::Session;
 use toci_edge::node::bounds::Bounds;
 use toci_edge::node::local::LocalNode;
 use toci_store::{Store, StoreError};
@@ -59,6 +60,8 @@ pub(super) struct Sandboxes {
     pub(super) bounds: Mutex<Bounds>,
     /// What is given is dead already.
     pub(super) lies: AtomicBool,
+    /// The machine that is given in the place of sandboxes.
+    pub(super) machine: Mutex<Option<Session>>,
     /// Nobody gets one.
     pub(super) none: watch::Sender<bool>,
 }
@@ -84,20 +87,24 @@ impl Nodes for Sandboxes {
             if label.as_str() == "huge" {
                 return Err(NodeError::Impossible("no provider has label huge".into()));
             }
-            let bounds = self.bounds.lock().unwrap().clone();
-            let node = LocalNode::start("node1", number(), None, &bounds)
-                .await
-                .map_err(|e| NodeError::Failed(e.to_string()))?;
             let (lost, receiver) = watch::channel(false);
-            let handle = NodeHandle {
+            let handle = |session| NodeHandle {
                 id: NodeId(1),
                 name: "node1".into(),
                 label,
                 provider: "local".into(),
                 cloud_address: None,
-                session: node.session(),
+                session,
                 lost: receiver,
             };
+            if let Some(machine) = self.machine.lock().unwrap().clone() {
+                return Ok(vec![handle(machine)]);
+            }
+            let bounds = self.bounds.lock().unwrap().clone();
+            let node = LocalNode::start("node1", number(), None, &bounds)
+                .await
+                .map_err(|e| NodeError::Failed(e.to_string()))?;
+            let handle = handle(node.session());
             if self.lies.load(Ordering::SeqCst) {
                 node.end().await;
                 return Ok(vec![handle]);
