@@ -12,8 +12,10 @@ use std::time::Duration;
 use toci_core::event::{ChangeKey, SourceName};
 use toci_core::id::{ItemId, RunId};
 use toci_core::layout::{PipelineName, Precedence};
+use toci_core::log::LogPath;
 use toci_core::pipeline::{RunContext, RunResult, RunWish, Subject};
 use toci_core::time::Time;
+use toci_edge::archive::Found;
 use toci_edge::node::console::Mask;
 use toci_server::tasks::log::{Archived, Finished, LogStore};
 use toci_server::{LogsStore, ServerConfig};
@@ -421,4 +423,71 @@ async fn an_s3_store_that_refuses_or_is_not_there_is_told_without_its_secret() {
     let error = toci_server::start(config).await.err().unwrap();
     let error = toci_core::chain::Chain(&error).to_string();
     assert!(error.contains("use logs.secret_key_file: read secret file"), "{error}");
+}
+
+/// What a reader gets of the run's console; the run's folder, and its name in the one above, are there with it or not at all.
+async fn console_of_run(store: &LogStore) -> Option<String> {
+    let run = LogPath::new("11/4711/2/check/job/abcdef0").unwrap();
+    let find = async |at: &LogPath| store.find(at).await.unwrap();
+    let console = find(&run.join("console.txt").unwrap()).await;
+    let is_there = find(&run).await.is_some();
+    let is_named = match find(&run.parent().unwrap()).await {
+        Some(Found::Folder(entries, _)) => entries.iter().any(|entry| entry.name == "abcdef0"),
+        _ => false,
+    };
+    assert_eq!((is_there, is_named), (console.is_some(), console.is_some()));
+    let Found::File(mut console) = console? else { panic!("the console is a folder") };
+    let mut bytes = Vec::new();
+    console.body.read_to_end(&mut bytes).await.unwrap();
+    Some(unzipped(&bytes))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_in_an_s3_store_are_seen_when_all_of_them_are_there() {
+    let mut s3 = S3Store::start();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = common::config(folder.path());
+    config.logs.store = s3.config(folder.path());
+    config.logs.keep = Some(Duration::from_secs(3600));
+    let rows = Store::open("sqlite::memory:").await.unwrap();
+    let store = LogStore::open(&config.logs, rows.clone()).await.unwrap();
+    let run = tempfile::tempdir().unwrap();
+    let archive = |said: &str| {
+        write(run.path(), "console.txt", said);
+        let (store, folder) = (store.clone(), run.path().to_owned());
+        tokio::spawn(async move {
+            archived_into(&store, &wish("job"), &folder, RunResult::Success).await;
+        })
+    };
+    // The second time it takes the place of the first.
+    for said in ["one\n", "two\n"] {
+        s3.ask("hold index.html");
+        let archived = archive(said);
+        assert_eq!(s3.ask("held")["held"], true);
+        assert_eq!(s3.ask("head ci/11/4711/2/check/job/abcdef0/console.txt")["encoding"], "gzip");
+        assert_eq!(console_of_run(&store).await, None, "half of {said}");
+        s3.ask("go");
+        archived.await.unwrap();
+        assert_eq!(console_of_run(&store).await.as_deref(), Some(said));
+    }
+    // What a server that was killed has left is not shown by the next one either, until it has archived it itself.
+    s3.ask("hold index.html");
+    let archived = archive("three\n");
+    assert_eq!(s3.ask("held")["held"], true);
+    archived.abort();
+    assert!(archived.await.is_err());
+    s3.ask("go");
+    let next = LogStore::open(&config.logs, rows.clone()).await.unwrap();
+    assert_eq!(console_of_run(&next).await, None);
+    archived_into(&next, &wish("job"), run.path(), RunResult::Success).await;
+    assert_eq!(console_of_run(&next).await.as_deref(), Some("three\n"));
+    // Out of sight first, then out of the bucket, file by file.
+    let path = "11/4711/2/check/job/abcdef0";
+    rows.keep_log(wish("job").run, path, Time(1)).await.unwrap();
+    rows.show_log(wish("job").run).await.unwrap();
+    assert!(console_of_run(&next).await.is_some());
+    rows.hide_log(&rows.expired_logs(Time(2), 1).await.unwrap()[0]).await.unwrap();
+    assert_eq!(console_of_run(&next).await, None);
+    assert_eq!(next.sweep().await.unwrap(), 1);
+    assert_eq!(s3.ask("list")["keys"], serde_json::json!([]));
 }

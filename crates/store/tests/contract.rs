@@ -482,6 +482,23 @@ async fn logs_of_runs_expire(store: &Store) {
     store.forget_log(&old).await.unwrap();
     assert!(store.keep_log(RunId(3), "a/1", Time(30)).await.unwrap());
     assert_eq!(expired(99).await, [("a/2".into(), 20), ("a/1".into(), 30)]);
+    // Hidden until they are whole; again while they are archived again, and before they go.
+    let hidden = async || {
+        let mut paths = store.hidden_logs().await.unwrap();
+        paths.sort();
+        paths.join(" ")
+    };
+    assert_eq!(hidden().await, "a/1 a/2");
+    store.show_log(RunId(2)).await.unwrap();
+    store.show_log(RunId(3)).await.unwrap();
+    assert_eq!(hidden().await, "");
+    let rows = store.expired_logs(Time(99), 10).await.unwrap();
+    store.keep_log(RunId(2), "a/2", Time(40)).await.unwrap();
+    store.show_log(RunId(2)).await.unwrap();
+    for row in &rows {
+        store.hide_log(row).await.unwrap();
+    }
+    assert_eq!(hidden().await, "a/1", "a/2 was archived again");
 }
 
 #[tokio::test]

@@ -82,6 +82,12 @@ impl LogPath {
         Some(LogPath(parent.to_owned()))
     }
 
+    /// Whether it is this place, or below it.
+    #[must_use]
+    pub fn is_within(&self, place: &str) -> bool {
+        self.0.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// As part of a URL.
     #[must_use]
     pub fn encoded(&self) -> String {
@@ -167,6 +173,22 @@ mod tests {
         for good in ["", "/", "01/1/1/check/job/abcdef0/", "a/.testr/0", "a/..b", "ä ö"] {
             assert!(LogPath::new(good).is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn a_place_has_what_is_below_it_and_not_what_is_called_alike() {
+        let at = LogPath::new("a/b/c").unwrap();
+        for (place, is_within) in [
+            ("a/b/c", true),
+            ("a/b", true),
+            ("a", true),
+            ("a/b/c/d", false),
+            ("a/b/", false),
+            ("b", false),
+        ] {
+            assert_eq!(at.is_within(place), is_within, "{place}");
+        }
+        assert!(!LogPath::new("a/bc").unwrap().is_within("a/b"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where logs are kept: a folder, or an S3-compatible store.
 //!
 //! ```text
-//! run's folder ──pack──▶ Stage (compressed, without secrets) ──Archive::commit──▶ its place, whole or not at all
+//! run's folder ──pack──▶ Stage (compressed, without secrets) ──Archive::commit──▶ its place
 //! ```
 //!
 //! [`pack`] carries out what `toci_core::log` decides: which file goes where, and what is taken out of it.
@@ -10,8 +10,6 @@ mod folder;
 pub mod pack;
 mod port;
 mod s3;
-mod s3_listing;
-mod sign;
 
 pub use folder::{FolderArchive, Stage};
 pub use pack::{Pack, Packed, pack};

@@ -130,7 +130,18 @@ impl Archive {
         }
     }
 
-    /// Puts what was packed at its place, whole or not at all; what was there before is gone then.
+    /// Whether readers see a run's files all at once, or none: true of a folder, which is renamed. In a store of single
+    /// files they come one by one, the index page last.
+    #[must_use]
+    pub fn comes_whole(&self) -> bool {
+        match self {
+            Archive::Folder(_) => true,
+            Archive::S3(_) => false,
+        }
+    }
+
+    /// Puts what was packed at its place; what was there before is gone then. What fails is not whole: see
+    /// [`Archive::comes_whole`].
     pub async fn commit(&self, stage: Stage, at: &LogPath) -> Result<(), ArchiveError> {
         match self {
             Archive::Folder(folder) => {

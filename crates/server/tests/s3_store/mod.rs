@@ -58,7 +58,7 @@ impl S3Store {
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("moto said {line:?}: {e}"))
     }
 
-    /// What another client sees: `list`, or `head KEY`.
+    /// What another client sees: `list`, or `head KEY`. And `hold NAME`, `held`, `go`: files of this name wait.
     pub(crate) fn ask(&mut self, line: &str) -> serde_json::Value {
         writeln!(self.ask, "{line}").unwrap();
         self.hear()

@@ -2,7 +2,7 @@
 (moto's own check decodes addresses first and refuses even botocore where a name has a slash in a query or a plus).
 
 Says where and who as one line of JSON, and then answers lines until its input ends: `list`, or `head KEY`, as another
-client sees it."""
+client sees it; `hold NAME` lets nobody put a file of this name, `held` waits for somebody who tries, `go` lets them."""
 import hashlib
 import io
 import json
@@ -23,6 +23,33 @@ REGION, BUCKET = "eu-test-1", "toci-logs"
 KEY, SECRET = "AKIATOCITEST", "secret/of+the=tests"
 
 
+class Hold:
+    """Who puts a file of this name waits."""
+
+    def __init__(self):
+        self.name = None
+        self.reached = threading.Event()
+        self.gate = threading.Event()
+
+    def begin(self, name):
+        self.reached.clear()
+        self.gate.clear()
+        self.name = name
+
+    def end(self):
+        self.name = None
+        self.gate.set()
+
+    def meets(self, environ):
+        name = environ["PATH_INFO"].rpartition("/")[2]
+        if environ["REQUEST_METHOD"] == "PUT" and name == self.name:
+            self.reached.set()
+            self.gate.wait()
+
+
+hold = Hold()
+
+
 class Checked:
     """The application behind the check."""
 
@@ -32,6 +59,7 @@ class Checked:
     def __call__(self, environ, start_response):
         why = self.wrong(environ)
         if why is None:
+            hold.meets(environ)
             return self.application(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "application/xml")])
         return [f"<Error><Code>{why}</Code></Error>".encode()]
@@ -107,3 +135,11 @@ for line in sys.stdin:
             "bytes": head["ContentLength"],
             "tag": head["ETag"],
         })
+    elif word == "hold":
+        hold.begin(rest)
+        say({})
+    elif word == "held":
+        say({"held": hold.reached.wait(20)})
+    elif word == "go":
+        hold.end()
+        say({})

@@ -23,6 +23,7 @@ impl LogStore {
             let rows = self.store().expired_logs(horizon, BATCH_MAX).await?;
             let (count, mut removed) = (rows.len(), 0);
             for row in rows {
+                self.store().hide_log(&row).await?;
                 // A path that is none could never have been written to.
                 if let Ok(at) = LogPath::new(&row.path)
                     && let Err(error) = self.remove(&at).await

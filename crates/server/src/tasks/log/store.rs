@@ -172,6 +172,7 @@ impl LogStore {
         };
         let (stage, first_error) = packed(stage, work).await.map_err(keep)?;
         self.inner.archive.commit(stage, &at).await.map_err(keep)?;
+        self.inner.store.show_log(wish.run).await?;
         let first_error = first_error.map(|found| found.text).unwrap_or_default();
         let url = format!("{}/{}/", self.inner.url, at.encoded());
         Ok(Archived { url, first_error })
@@ -203,10 +204,22 @@ impl LogStore {
         removed.map_err(|source| LogError::Remove { at: at.to_string(), source })
     }
 
-    /// What lies at a place of the archive; none: nothing.
+    /// What lies at a place of the archive; none: nothing, or logs that are not whole.
     pub async fn find(&self, at: &LogPath) -> Result<Option<Found>, LogError> {
         let read = |source| LogError::Read { at: at.to_string(), source };
-        self.inner.archive.find(at).await.map_err(read)
+        if self.inner.archive.comes_whole() {
+            return self.inner.archive.find(at).await.map_err(read);
+        }
+        let hidden = self.inner.store.hidden_logs().await?;
+        let is_hidden = |at: &LogPath| hidden.iter().any(|run| at.is_within(run));
+        if is_hidden(at) {
+            return Ok(None);
+        }
+        let mut found = self.inner.archive.find(at).await.map_err(read)?;
+        if let Some(Found::Folder(entries, _)) = &mut found {
+            entries.retain(|entry| !at.join(&entry.name).is_ok_and(|at| is_hidden(&at)));
+        }
+        Ok(found)
     }
 }
 
