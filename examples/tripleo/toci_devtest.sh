@@ -5,6 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/toci_variables.sh"
 . "$TOCI_ROOT/workarounds.sh"
 set_variables
+bypass_proxy
 
 # guard_node: a node is used for one run only (bug 1370275: a used node came back and its results were mixed).
 guard_node() {

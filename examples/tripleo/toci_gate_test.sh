@@ -19,9 +19,10 @@ set_region() {
             break
         fi
     done <"$TOCI_REGIONS"
-    : "${GEARDSERVER:?no line of $TOCI_REGIONS fits the node $NODE_NAME}"
+    [ -n "${GEARDSERVER:-}" ] || refuse "no line of $TOCI_REGIONS fits the node $NODE_NAME"
     export GEARDSERVER
     if [ -n "${http_proxy:-}" ]; then export http_proxy; else unset http_proxy; fi
+    bypass_proxy
 }
 
 # testenv_client: by its name of 2014, or as the program that answers to it.

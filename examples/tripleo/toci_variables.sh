@@ -68,6 +68,19 @@ set_variables() {
     [ -x "$TOCI_DEVTEST/devtest.sh" ] || refuse "there is no devtest.sh in $TOCI_DEVTEST; set TOCI_DEVTEST to its folder"
 }
 
+# bypass_proxy: this node and the seed, at its address of 2014, are reached without the region's proxy.
+bypass_proxy() {
+    local address
+    [ -n "${http_proxy:-}" ] || return 0
+    for address in 127.0.0.1 192.0.2.1; do
+        case ,${no_proxy:-}, in
+        *,"$address",*) ;;
+        *) no_proxy=${no_proxy:+$no_proxy,}$address ;;
+        esac
+    done
+    export no_proxy
+}
+
 # Names that mean something, here or to those who are called. Others with these beginnings are probably mistakes.
 KNOWN=' TRIPLEO_TEST TRIPLEO_DEBUG OVERCLOUD_CONTROLSCALE USE_IRONIC USE_CIRROS DEVSTACK_GATE_TIMEOUT '
 # Variables of the jobs of 2014 that have no effect here, and why.
@@ -88,7 +101,8 @@ tell_variables() {
     local name
     say 'control variables:'
     for name in TRIPLEO_TEST OVERCLOUD_CONTROLSCALE DEVSTACK_GATE_TIMEOUT TRIPLEO_DEBUG USE_IRONIC USE_CIRROS NODE_NAME \
-        GEARDSERVER http_proxy TE_DATAFILE WORKSPACE LOG_PATH ZUUL_UUID ZUUL_PROJECT ZUUL_BRANCH ZUUL_REF ZUUL_CHANGES; do
+        GEARDSERVER http_proxy no_proxy PIP_DEFAULT_TIMEOUT TE_DATAFILE WORKSPACE LOG_PATH ZUUL_UUID ZUUL_PROJECT ZUUL_BRANCH ZUUL_REF \
+        ZUUL_CHANGES $(compgen -e | grep -E '^DIB_REPO(LOCATION|REF)_' | sort); do
         [ -z "${!name:-}" ] || say "    $name=${!name}"
     done
     for name in "${!WITHOUT_EFFECT[@]}"; do

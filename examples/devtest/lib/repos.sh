@@ -14,6 +14,8 @@ set_dib_variables() {
         [ -e "$git_dir" ] || continue
         dir=${git_dir%/.git}
         name=$(basename "$dir" | tr -c 'A-Za-z0-9\n' _)
+        [ -z "$(compgen -v "DIB_REPOLOCATION_$name" | grep -x "DIB_REPOLOCATION_$name" || true)" ] ||
+            refuse "two repositories below $DEVTEST_STACK_NEW come to DIB_REPOLOCATION_$name; one of them is $dir"
         export "DIB_REPOLOCATION_$name=$dir" "DIB_REPOREF_$name=$(git -C "$dir" rev-parse HEAD)"
     done
     [ -z "$(compgen -v DIB_REPOLOCATION_ || true)" ] || return 0
