@@ -9,7 +9,7 @@ mod source_gerrit;
 mod source_github;
 mod tell;
 
-pub use gate::{GateConfig, MergerConfig, SourceConfig};
+pub use gate::{GateConfig, LayoutSettings, MergerConfig, SourceConfig};
 pub use log::{LogsConfig, LogsStore, S3Config};
 pub use node::{NodeConfig, ProviderKind};
 pub use run::{RunConfig, SecretConfig};
@@ -268,6 +268,17 @@ impl ServerConfig {
             Origin { file: file.map(Path::to_owned), flags: flags.clone(), sections: text.read()? };
         let config = filled_in(parsed, sources, flags).map_err(|wrong| text.refuse(&wrong))?;
         Ok(ServerConfig { origin, ..config })
+    }
+}
+
+impl LayoutSettings {
+    /// Reads them from a server's settings, of which nothing else is looked at but its form; none: it has no `[layout]`.
+    pub fn load(path: &Path) -> Result<Option<LayoutSettings>, ConfigError> {
+        let (name, text) = (path.display().to_string(), read(path)?);
+        let text = SettingsText::new(&name, &text);
+        let File { layout, .. } = text.read()?;
+        let sources = gate::sources(&text)?;
+        Ok(gate::layout_settings(layout, &sources).map_err(|wrong| text.refuse(&wrong))?)
     }
 }
 

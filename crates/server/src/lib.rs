@@ -16,9 +16,9 @@ mod run;
 pub mod tasks;
 
 pub use config::{
-    ApiConfig, ConfigError, GateConfig, GearmanConfig, LogsConfig, LogsStore, MergerConfig,
-    NodeConfig, Overrides, ProviderKind, RunConfig, S3Config, SecretConfig, ServerConfig,
-    SourceConfig, TlsPair,
+    ApiConfig, ConfigError, GateConfig, GearmanConfig, LayoutSettings, LogsConfig, LogsStore,
+    MergerConfig, NodeConfig, Overrides, ProviderKind, RunConfig, S3Config, SecretConfig,
+    ServerConfig, SourceConfig, TlsPair,
 };
 pub use gate::{GateParts, GateStartError, Neighbours};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use core::time::Duration;
 use std::path::PathBuf;
-use toci_core::event::{Branch, EventKind, RefName};
+use toci_core::event::{Branch, EventKind, RefName, SourceName};
 
 /// Look at configuration, without a server.
 #[derive(Debug, Subcommand)]
@@ -14,18 +14,28 @@ pub enum ConfigCommand {
     /// With --project it says what an event of a change of this project would do: which pipelines it enters, which jobs
     /// run there, and why not the others. Votes are LABEL=VALUE[:USER[:AGE]].
     ///
+    /// Where changes come from says --config or --source; a source that is named in the layout and is none of them is
+    /// an error. Without either there may be any, and `gerrit` is meant where none is named.
+    ///
     /// Examples:
     ///   toci config check examples/layouts/zuul2-full.yaml
+    ///   toci config check --config /etc/toci/toci.toml
+    ///   toci config check layout.yaml --source gerrit --source github --project github:org/app
     ///   toci config check layout.yaml --project org/app --files src/a.py --own .toci.yaml
     ///   toci config check layout.yaml --project org/app --event comment-added --vote workflow=1 \
     ///       --approval code-review=2:ann --approval verified=1:jenkins:3h
     #[command(verbatim_doc_comment)]
     Check {
-        /// The file
-        layout: PathBuf,
-        /// What `source:` means where it is left out, and what `gerrit` stands for
-        #[arg(long, default_value = "gerrit", value_name = "NAME")]
-        source: String,
+        /// The file; without it, the one that the settings name
+        #[arg(required_unless_present = "config")]
+        layout: Option<PathBuf>,
+        /// The server's settings: its sources and its layout are looked at, keys and passwords are not
+        #[arg(long, value_name = "FILE", conflicts_with = "source")]
+        config: Option<PathBuf>,
+        /// A source; may be given several times. The first is meant where `source:` is left out, and by `gerrit` when
+        /// none is called so
+        #[arg(long, value_name = "NAME")]
+        source: Vec<SourceName>,
         /// The change and the event to explain
         #[command(flatten)]
         change: Box<ChangeArgs>,
@@ -76,6 +86,18 @@ pub struct ChangeArgs {
     /// A vote that stands
     #[arg(long, value_name = "VOTE", value_parser = vote, requires = "project")]
     pub approval: Vec<VoteArg>,
+    /// The change's topic
+    #[arg(
+        long,
+        value_name = "TOPIC",
+        default_value = "",
+        hide_default_value = true,
+        requires = "project"
+    )]
+    pub topic: String,
+    /// A hashtag of the change, or a label of a pull request; may be given several times
+    #[arg(long, value_name = "TAG", requires = "project")]
+    pub hashtag: Vec<String>,
     /// The change's state
     #[arg(long, value_enum, default_value = "open", requires = "project")]
     pub state: StateArg,

@@ -173,8 +173,8 @@ fn change(args: &ChangeArgs, key: &ChangeKey, project: &ProjectKey, now: Time) -
         message: String::new(),
         owner: person(&args.by, &args.email),
         url: String::new(),
-        topic: String::new(),
-        hashtags: Vec::new(),
+        topic: args.topic.clone(),
+        hashtags: args.hashtag.clone(),
         files: (!args.files.is_empty()).then(|| args.files.clone()),
         approvals: args.approval.iter().chain(&args.vote).map(stands).collect(),
         submit: Vec::new(),
@@ -293,11 +293,15 @@ projects:
 ";
 
     fn run(arguments: &[&str]) -> Result<Vec<Told>> {
-        let head = ["toci", "config", "check", "l.yaml", "--project", "org/app"];
+        run_in(LAYOUT, "org/app", arguments)
+    }
+
+    fn run_in(text: &str, project: &str, arguments: &[&str]) -> Result<Vec<Told>> {
+        let head = ["toci", "config", "check", "l.yaml", "--project", project];
         let cli = Cli::try_parse_from(head.iter().chain(arguments)).unwrap();
         let Command::Config(ConfigCommand::Check { change, .. }) = cli.command else { panic!() };
-        let source = SourceName::new("gerrit").unwrap();
-        let layout = toci_wire::layout::read("l.yaml", LAYOUT, &source).layout.unwrap();
+        let sources = ["gerrit", "github"].map(|name| SourceName::new(name).unwrap());
+        let layout = toci_wire::layout::read_for("l.yaml", text, &sources).layout.unwrap();
         explain(&layout, &change, change.project.as_deref().unwrap())
     }
 
@@ -368,5 +372,66 @@ post: does not enter: no trigger listens to this event
             "{told:?}"
         );
         assert!(as_text(&told).contains("there is no job `nobodys`"));
+    }
+
+    #[test]
+    fn topics_and_hashtags_are_asked_for() {
+        let with = |more: &[&str]| {
+            let text = LAYOUT.replace(
+                "manager: dependent\n",
+                "manager: dependent\n    reject: {topic: devtest-old}\n",
+            );
+            let text = text.replace(
+                "require: {approval: [",
+                "require: {topic: devtest, hashtag: urgent, approval: [",
+            );
+            assert!(text.contains("reject: {topic") && text.contains("require: {topic"));
+            let usual = [
+                "--event",
+                "comment-added",
+                "--vote",
+                "workflow=1",
+                "--approval",
+                "verified=1:jenkins",
+            ];
+            as_text(&run_in(&text, "org/app", &[&usual[..], more].concat()).unwrap())
+        };
+        let gate = |more: &[&str], words: &str| {
+            let told = with(more);
+            let line = told.lines().find(|line| line.starts_with("gate: ")).unwrap_or_default();
+            assert!(line.contains(words), "{words}: {told}");
+        };
+        gate(&[], "it has no topic");
+        gate(&["--topic", "bug/7"], "its topic is `bug/7`");
+        gate(&["--topic", "devtest-2"], "does not meet the pipeline's requirements: ");
+        gate(&["--topic", "devtest-2", "--hashtag", "urgent"], "gate: enters");
+        let old = ["--topic", "devtest-old", "--hashtag", "urgent"];
+        gate(&old, "rejects the topic `devtest-old`");
+    }
+
+    #[test]
+    fn a_change_of_either_of_two_sources_is_explained() {
+        let text = "
+pipelines:
+  - {name: review, manager: independent, source: gerrit, trigger: {gerrit: [{event: patchset-created}]}}
+  - {name: pull, manager: independent, source: github, trigger: {github: [{event: patchset-created}]}}
+projects:
+  - {name: org/app, source: gerrit, review: [unit]}
+  - {name: org/app, source: github, pull: [lint]}
+  - {name: org/lib, source: github, pull: [unit]}
+";
+        let told = |project: &str| run_in(text, project, &[]).map(|told| as_text(&told));
+        let review = told("gerrit:org/app").unwrap();
+        assert!(
+            review.contains("review: enters, as patchset-created\n  runs      unit"),
+            "{review}"
+        );
+        assert!(review.contains("pull: does not enter: "), "{review}");
+        let pull = told("github:org/app").unwrap();
+        assert!(pull.contains("pull: enters, as patchset-created\n  runs      lint"), "{pull}");
+        assert!(pull.contains("review: does not enter: "), "{pull}");
+        assert!(told("org/lib").unwrap().contains("pull: enters"));
+        let both = told("org/app").unwrap_err();
+        assert_eq!(both.message, "`org/app` is both gerrit:org/app and github:org/app");
     }
 }

@@ -3,7 +3,6 @@
 use super::source_gerrit::{self, GerritFile};
 use super::source_github::{self, GithubFile};
 use serde::Deserialize;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::event::{ProjectName, SourceName};
@@ -28,6 +27,15 @@ pub struct GateConfig {
     pub merger: MergerConfig,
     /// Where people see pipelines, for the report of a start.
     pub status_url: Option<String>,
+}
+
+/// Which layout is read, and with which sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutSettings {
+    /// The layout.
+    pub file: PathBuf,
+    /// What it calls where changes come from; the first one is the default. There is one at least.
+    pub sources: Vec<SourceName>,
 }
 
 /// Settings of one source.
@@ -118,14 +126,9 @@ pub(super) fn filled_in(
     if sources.is_empty() {
         return Err(Wrong::at("layout", "it needs a [[source]]: where changes come from"));
     }
-    let mut names = BTreeSet::new();
-    let read = sources.into_iter().enumerate().map(|(number, file)| {
-        let source = source(file).and_then(|source| match names.insert(source.name().clone()) {
-            true => Ok(source),
-            false => Err(Wrong::at("name", "another source has this name")),
-        });
-        source.map_err(|wrong| wrong.entry("source", number))
-    });
+    names_of(&sources)?;
+    let read = sources.into_iter().enumerate();
+    let read = read.map(|(number, file)| source(file).map_err(|w| w.entry("source", number)));
     let sources = read.collect::<Result<Vec<_>, _>>()?;
     let (name, email) = IDENTITY;
     Ok(Some(GateConfig {
@@ -142,6 +145,37 @@ pub(super) fn filled_in(
         },
         status_url: layout.status_url,
     }))
+}
+
+/// What a layout is read with, without what only a server has: keys and passwords.
+pub(super) fn layout_settings(
+    layout: Option<LayoutFile>,
+    sources: &[SourceFile],
+) -> Result<Option<LayoutSettings>, Wrong> {
+    let Some(layout) = layout else { return Ok(None) };
+    let sources = names_of(sources)?;
+    if sources.is_empty() {
+        return Err(Wrong::at("layout", "it needs a [[source]]: where changes come from"));
+    }
+    Ok(Some(LayoutSettings { file: layout.file, sources }))
+}
+
+/// The names of the sources, in their order.
+fn names_of(sources: &[SourceFile]) -> Result<Vec<SourceName>, Wrong> {
+    let mut names = Vec::new();
+    for (number, source) in sources.iter().enumerate() {
+        let name = match source {
+            SourceFile::Gerrit(file) => &file.name,
+            SourceFile::Github(file) => &file.name,
+            SourceFile::Git(file) => &file.name,
+        };
+        let name = source_name(name.clone()).and_then(|name| match names.contains(&name) {
+            false => Ok(name),
+            true => Err(Wrong::at("name", "another source has this name")),
+        });
+        names.push(name.map_err(|wrong| wrong.entry("source", number))?);
+    }
+    Ok(names)
 }
 
 impl SourceConfig {

@@ -14,7 +14,7 @@ const LOOK_EVERY_S: u64 = 10;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GerritFile {
-    name: String,
+    pub(super) name: String,
     #[serde(default)]
     transport: Word,
     ssh: Option<String>,

@@ -19,7 +19,7 @@ const LOOK_EVERY_S: [u64; 2] = [600, 60];
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GithubFile {
-    name: String,
+    pub(super) name: String,
     projects: Vec<String>,
     api: Option<String>,
     web: Option<String>,
