@@ -302,3 +302,26 @@ async fn a_job_that_fails_again_and_again_is_paused_by_itself() {
     assert_eq!(reader.alerts().await.unwrap().paused_jobs, []);
     world.running.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_run_that_waits_for_a_node_says_what_keeps_it() {
+    let world = world(LAYOUT, 1 << 20).await;
+    let reader = world.client(Role::ReadOnly, "eve").await;
+    world.admin.pause_provider("here", "the disk is full").await.unwrap();
+    propose(&world).await;
+    let expected = "1 node(s) of the default label: here is paused by admin: the disk is full";
+    let run = eventually("it says why", async || {
+        let runs = reader.runs(0).await.map_err(|e| e.to_string())?;
+        let told = runs.iter().find(|run| run.waits_for == expected).cloned();
+        told.ok_or_else(|| format!("{runs:?}"))
+    })
+    .await;
+    assert_eq!(reader.run(&run.id).await.unwrap().waits_for, expected);
+    world.admin.resume_provider("here").await.unwrap();
+    eventually("it runs", async || {
+        let run = reader.run(&run.id).await.map_err(|e| e.to_string())?;
+        if run.state == RunState::Running { Ok(()) } else { Err(format!("{run:?}")) }
+    })
+    .await;
+    world.running.stop().await.unwrap();
+}

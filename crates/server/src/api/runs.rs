@@ -61,7 +61,9 @@ async fn list(
     caller.may_look()?;
     let ended = which.ended.unwrap_or(ENDED_LISTED).min(ENDED_LISTED_MAX);
     let runs = desk(&api)?.list(ended).await?;
-    Ok(Json(runs.iter().map(|record| run(record)).collect()))
+    let mut runs: Vec<Run> = runs.iter().map(|record| run(record)).collect();
+    say_why(&api, &mut runs).await?;
+    Ok(Json(runs))
 }
 
 /// Show a run.
@@ -70,7 +72,27 @@ async fn list(
     responses((status = 200, body = Run), (status = "default", body = ErrorBody)))]
 async fn show(State(api): State<Shared>, caller: Caller, Path(id): Path<String>) -> Answered<Run> {
     caller.may_look()?;
-    Ok(Json(run(&*found(desk(&api)?, run_id(&id)?).await?)))
+    let mut run = run(&*found(desk(&api)?, run_id(&id)?).await?);
+    say_why(&api, std::slice::from_mut(&mut run)).await?;
+    Ok(Json(run))
+}
+
+/// Runs that wait for nodes say what keeps these.
+async fn say_why(api: &Api, runs: &mut [Run]) -> Result<(), Problem> {
+    let Some(nodes) = &api.nodes else { return Ok(()) };
+    let waiting = runs.iter_mut().filter(|run| run.state == RunState::WaitingNode);
+    let waiting: Vec<(RunId, &mut Run)> =
+        waiting.filter_map(|run| Some((run.id.parse().ok()?, run))).collect();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let why = nodes.waiting(waiting.iter().map(|(id, _)| *id).collect()).await?;
+    for (id, run) in waiting {
+        if let Some(why) = why.get(&id) {
+            run.waits_for = format!("{}: {why}", run.waits_for);
+        }
+    }
+    Ok(())
 }
 
 /// Stop a run. It ends as ABORTED; its logs are kept.

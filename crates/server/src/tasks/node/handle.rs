@@ -148,9 +148,10 @@ impl NodePool {
         self.look(move |state| state.pool.hold_of(run).cloned()).await
     }
 
-    /// Why a run waits; none when it does not.
-    pub async fn waiting(&self, run: RunId) -> Result<Option<String>, NodeError> {
-        self.look(move |state| state.pool.waiting(run)).await
+    /// Why these runs wait for nodes, as far as they do.
+    pub async fn waiting(&self, runs: Vec<RunId>) -> Result<BTreeMap<RunId, String>, NodeError> {
+        let why = |state: &State, run: RunId| Some((run, state.pool.waiting(run)?));
+        self.look(move |state| runs.into_iter().filter_map(|run| why(state, run)).collect()).await
     }
 
     /// All nodes.
