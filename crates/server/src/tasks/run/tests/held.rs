@@ -51,6 +51,13 @@ async fn a_run_that_waits_for_its_testenv_while_its_job_is_paused_keeps_no_node(
     waits_with_its_node(&world, wish.run).await;
     world.desk.pause("unit", "ann", "the mirror is down").await.unwrap();
     sits_on_nothing(&world).await;
+    let all = leases(&world).await;
+    let theirs = all.iter().find(|lease| lease.owner == "somebody").map(|lease| lease.state);
+    assert_eq!(
+        theirs,
+        Some(LeaseState::Active),
+        "it was put back for the pause, not for a free TE"
+    );
     assert!(world.news.try_recv().is_err(), "nothing is told: it is still wanted");
     // Nothing begins until the job is resumed, also when there is a TE.
     world.book.release(other, "done".into()).await.unwrap();
