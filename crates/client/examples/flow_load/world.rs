@@ -126,12 +126,13 @@ pub(crate) fn now_us() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Waits until so many nodes are ready.
+/// Waits until so many nodes are ready and the source is heard: what was proposed before is no news to it.
 pub(crate) async fn ready(admin: &ApiClient, count: usize) -> Result<()> {
     let begun = std::time::Instant::now();
     loop {
         let nodes = admin.nodes().await?;
-        if nodes.iter().filter(|n| n.state == NodeState::Ready).count() >= count {
+        let are_ready = nodes.iter().filter(|n| n.state == NodeState::Ready).count() >= count;
+        if are_ready && admin.sources().await?.iter().all(|source| source.state == "up") {
             return Ok(());
         }
         if begun.elapsed() > LIMIT {
