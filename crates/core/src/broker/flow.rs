@@ -193,9 +193,10 @@ impl Broker {
     /// Any of the `GRAB_JOB` packets.
     pub(super) fn grab(&mut self, now: Now, from: ConnId, style: GrabStyle, out: &mut impl Outbox) {
         let woken_for = self.leave_rest(from);
+        let has_just_ended = self.takes_ended(from);
         match self.next_job_for(from) {
             Some(number) => self.assign(now, from, number, style, out),
-            None if self.takes_ended(from) => self.wait_for_job(now, from, style),
+            None if has_just_ended => self.wait_for_job(now, from, style),
             None => out.send(from, Message::NoJob),
         }
         if let Some(function) = woken_for {
