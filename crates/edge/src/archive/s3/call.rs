@@ -59,19 +59,7 @@ impl Tries {
     pub(super) async fn again(&mut self, error: &ArchiveError) -> bool {
         self.made += 1;
         let passes = match error {
-            ArchiveError::Remote { source, .. } => match &**source {
-                HttpError::Unreachable { .. }
-                | HttpError::TooSlow { .. }
-                | HttpError::Broken { .. } => true,
-                HttpError::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502..=504),
-                HttpError::BadUrl { .. }
-                | HttpError::BadHeader { .. }
-                | HttpError::Trust { .. }
-                | HttpError::TooLong { .. }
-                | HttpError::Redirected { .. }
-                | HttpError::Unexpected { .. }
-                | HttpError::File { .. } => false,
-            },
+            ArchiveError::Remote { source, .. } => source.may_pass(),
             ArchiveError::Full { .. } | ArchiveError::Io { .. } | ArchiveError::Unclear { .. } => {
                 false
             }
