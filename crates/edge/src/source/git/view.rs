@@ -11,10 +11,8 @@ use toci_core::event::{
 };
 use toci_core::time::Time;
 
-/// Commits that are remembered at most; they never change.
-const COMMITS_MAX: usize = 50_000;
-/// A commit that touches more files is read anew each time.
-const FILES_KEPT_MAX: usize = 500;
+/// Commits and names of files in them that are remembered at most.
+const KEPT_MAX: usize = 500_000;
 /// A commit, and what it touches on top of its first parent; with the revision it makes one call of git.
 const COMMIT: [&str; 8] = [
     "log",
@@ -41,7 +39,26 @@ pub(super) struct Commit {
     files: Vec<String>,
 }
 
-pub(super) type Commits = BTreeMap<Revision, Commit>;
+/// Commits that were read; they never change.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    known: BTreeMap<Revision, Commit>,
+    /// So many commits and names of files in them.
+    kept: usize,
+}
+
+impl Commits {
+    /// Forgets all others when they are too many.
+    fn keep(&mut self, revision: Revision, commit: Commit) {
+        let more = 1 + commit.files.len();
+        if self.kept + more > KEPT_MAX {
+            *self = Commits::default();
+        }
+        if self.known.insert(revision, commit).is_none() {
+            self.kept += more;
+        }
+    }
+}
 
 /// A patchset, and where it is.
 #[derive(Clone, Debug)]
@@ -172,7 +189,7 @@ impl GitSource {
     async fn commit(&self, mirror: &Mirror, revision: &Revision) -> Result<Commit, GitError> {
         let known = {
             let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-            commits.get(revision).cloned()
+            commits.known.get(revision).cloned()
         };
         if let Some(commit) = known {
             return Ok(commit);
@@ -181,14 +198,8 @@ impl GitSource {
         let arguments: Vec<&str> = arguments.collect();
         let text = mirror.git.local(&arguments).await?;
         let commit = read_commit(&text);
-        if commit.files.len() > FILES_KEPT_MAX {
-            return Ok(commit);
-        }
         let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        if commits.len() >= COMMITS_MAX {
-            commits.clear();
-        }
-        commits.insert(revision.clone(), commit.clone());
+        commits.keep(revision.clone(), commit.clone());
         Ok(commit)
     }
 
