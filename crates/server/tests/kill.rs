@@ -6,16 +6,13 @@ mod common;
 use common::{LIMIT, SimHost, enrol, eventually, no_operations};
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, Backoff, ClientError, Endpoint, Token};
-use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{Lease, LeaseRequest, LeaseState, Release, Role, TeState, TokenRequest};
 
-/// Names the state folder to the process that is the server.
-const STATE: &str = "TOCI_TEST_SERVER_STATE";
 /// How often the server is killed.
 const KILLS: u32 = 12;
 /// How long a start may take here. The promise is 1 s; a debug build on a busy machine gets more, and the printed
@@ -28,17 +25,7 @@ const CLIENTS: u64 = 12;
 /// Not a test: the server, when this program is started as one.
 #[test]
 fn the_server_process() {
-    let Some(state) = std::env::var_os(STATE) else { return };
-    let any = "127.0.0.1:0".parse().unwrap();
-    let flags = Overrides {
-        state: Some(state.into()),
-        listen: Some(any),
-        gearman: Some(any),
-        ..Overrides::default()
-    };
-    let config = ServerConfig::load(None, flags).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(toci_server::run(config)).unwrap();
+    common::process::serve_if_told();
 }
 
 struct Server {
@@ -46,14 +33,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(state: &Path) -> Server {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_server_process", "--nocapture"])
-            .env(STATE, state)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Server { child }
+    fn start(folder: &Path) -> Server {
+        Server { child: common::process::server(&[], folder).spawn().unwrap() }
     }
 
     /// SIGKILL.
@@ -181,10 +162,10 @@ async fn killed_at_any_moment_it_loses_and_doubles_nothing() {
     let mut server = Server::start(folder.path());
     let begun = Instant::now();
     let endpoint: Endpoint =
-        format!("unix:{}", folder.path().join("toci.sock").display()).parse().unwrap();
+        format!("unix:{}", folder.path().join("state/toci.sock").display()).parse().unwrap();
     let nobody = ApiClient::new(endpoint, None, None).unwrap();
     let mut slowest = serving(&nobody, begun).await;
-    let token = Token::from_file(&folder.path().join("admin.token")).unwrap();
+    let token = Token::from_file(&folder.path().join("state/admin.token")).unwrap();
     let admin = nobody.with_token(token);
 
     let mut hosts = Vec::new();

@@ -11,15 +11,12 @@ use common::git::git;
 use common::{SimHost, enrol, eventually};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, Endpoint, Token};
-use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{LeaseRequest, Operation, OperationResult, Release, Run, RunState};
 
-/// Names its folder to the process that is the server.
-const FOLDER: &str = "TOCI_TEST_KILL_RUN_FOLDER";
 /// The first user of sandboxes (docs/nodes.md).
 const FIRST_USER: u32 = 200_000;
 
@@ -35,18 +32,7 @@ while [ -e /media/hold-$1 ]; do sleep 0.02; done
 /// Not a test: the server, when this program is started as one.
 #[test]
 fn the_server_process() {
-    let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let folder = Path::new(&folder);
-    let any = "127.0.0.1:0".parse().unwrap();
-    let flags = Overrides {
-        state: Some(folder.join("state")),
-        listen: Some(any),
-        gearman: Some(any),
-        ..Overrides::default()
-    };
-    let config = ServerConfig::load(Some(&folder.join("toci.toml")), flags).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(toci_server::run(config)).unwrap();
+    common::process::serve_if_told();
 }
 
 /// What web hooks brought: the change's number and the report's id, in their order.
@@ -110,16 +96,11 @@ impl World {
     async fn serve(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.at("server.log"));
         let path = std::env::var("PATH").unwrap();
-        let child = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c"])
-            .arg("mount --bind \"$0\" /media && exec \"$@\"")
-            .arg(self.at("shared"))
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "the_server_process", "--nocapture"])
-            .env(FOLDER, self.folder.path())
+        let shared = self.at("shared").display().to_string();
+        let bound = "mount --bind \"$0\" /media && exec \"$@\"";
+        let before = ["unshare", "--mount", "--propagation", "private", "sh", "-c", bound, &shared];
+        let child = common::process::server(&before, self.folder.path())
             .env("PATH", format!("/media/bin:{path}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(log.unwrap())
             .spawn()
             .unwrap();

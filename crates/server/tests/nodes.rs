@@ -6,7 +6,6 @@ mod common;
 
 use common::{LIMIT, World, config, eventually};
 use toci_client::api::{ApiClient, Change, ClientError};
-use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{Node, NodeHold, NodeState, Role};
 
 fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (u16, String) {
@@ -18,22 +17,13 @@ fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (u16, String) {
 
 async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("toci.toml");
     let first = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 8;
     let text = format!(
         "[[label]]\nname = \"sandbox\"\nmin_ready = 1\n[[provider]]\nname = \"here\"\nkind = \"local\"\nmax_servers = 3\n\
          first_number = {first}\n[[provider.pool]]\nlabel = \"sandbox\"\n"
     );
-    std::fs::write(&file, text).unwrap();
-    let usual = config(folder.path());
-    let flags = Overrides {
-        state: Some(usual.state),
-        listen: usual.api.listen.first().copied(),
-        gearman: usual.gearman.options.listen.first().copied(),
-        ..Overrides::default()
-    };
-    let config = ServerConfig::load(Some(&file), flags).unwrap();
-    World::around(toci_server::start(config).await.unwrap(), folder)
+    std::fs::write(folder.path().join("toci.toml"), text).unwrap();
+    World::around(toci_server::start(config(folder.path())).await.unwrap(), folder)
 }
 
 async fn one_that_is(client: &ApiClient, state: NodeState, but: &str) -> Node {

@@ -8,18 +8,16 @@ mod common;
 mod host;
 
 use common::git::git;
+use common::process::server;
 use host::{Host, on_a_host};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, ClientError, Endpoint, Token};
-use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{Node, NodeState, Run, RunState};
 
-/// Names its folder to the process that is the server.
-const FOLDER: &str = "TOCI_TEST_SERVER_FOLDER";
 /// Longest wait for one thing. A machine is up within 10 s where nothing else runs.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Between two questions: each costs a process or two.
@@ -74,18 +72,10 @@ projects:
 /// Not a test: the server, when this program is started as one.
 #[test]
 fn the_server_process() {
-    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
-    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
-    let any = "127.0.0.1:0".parse().unwrap();
-    let flags = Overrides {
-        state: Some(folder.join("state")),
-        listen: Some(any),
-        gearman: Some(any),
-        ..Overrides::default()
-    };
-    let config = ServerConfig::load(Some(&folder.join("toci.toml")), flags).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(toci_server::run(config)).unwrap();
+    if common::process::told_to_serve().is_some() {
+        tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
+    }
+    common::process::serve_if_told();
 }
 
 /// The server; it ends with the value, without a word.
@@ -128,17 +118,8 @@ impl Site<'_> {
     fn start(&self) -> Server {
         let log = self.folder.join("server.log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "the_server_process", "--nocapture"])
-            .env(FOLDER, &self.folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Server(child)
+        let before = ["setpriv", "--pdeathsig", "KILL", "--"];
+        Server(server(&before, &self.folder).stderr(log).spawn().unwrap())
     }
 
     fn admin(&self) -> ApiClient {

@@ -7,7 +7,6 @@ mod common;
 use common::git::git;
 use common::{LIMIT, World, config, eventually};
 use toci_client::api::{Change, ClientError, ConsoleNews};
-use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{AutoholdRequest, Node, NodeState, Role, Run, RunState};
 
 const LAYOUT: &str = "
@@ -44,14 +43,7 @@ async fn world(layout: &str, console_head_bytes: u64) -> World {
     git(&work, &["init", "-q", "--initial-branch=master"]).unwrap();
     git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]).unwrap();
     git(&work, &["push", "-q", "../git/org/a.git", "master"]).unwrap();
-    let usual = config(at);
-    let flags = Overrides {
-        state: Some(usual.state),
-        listen: usual.api.listen.first().copied(),
-        gearman: usual.gearman.options.listen.first().copied(),
-        ..Overrides::default()
-    };
-    let mut config = ServerConfig::load(Some(&at.join("toci.toml")), flags).unwrap();
+    let mut config = config(at);
     config.run.console_head_bytes = console_head_bytes;
     World::around(toci_server::start(config).await.unwrap(), folder)
 }

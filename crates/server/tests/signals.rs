@@ -5,16 +5,14 @@
 mod common;
 
 use common::eventually;
+use common::process::server;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, Change, Endpoint};
-use toci_server::{Overrides, ServerConfig};
 use toci_wire::api::{EndedItem, Run, RunState};
 
-/// Names its folder to the process that is the server.
-const FOLDER: &str = "TOCI_TEST_SIGNALS_FOLDER";
 /// Longest time until a server that was told to end has ended.
 const END_LIMIT: Duration = Duration::from_secs(60);
 
@@ -36,18 +34,7 @@ projects:
 /// Not a test: the server, when this program is started as one.
 #[test]
 fn the_server_process() {
-    let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let folder = Path::new(&folder);
-    let any = "127.0.0.1:0".parse().unwrap();
-    let flags = Overrides {
-        state: Some(folder.join("state")),
-        listen: Some(any),
-        gearman: Some(any),
-        ..Overrides::default()
-    };
-    let config = ServerConfig::load(Some(&folder.join("toci.toml")), flags).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(toci_server::run(config)).unwrap();
+    common::process::serve_if_told();
 }
 
 struct Server {
@@ -59,13 +46,7 @@ struct Server {
 impl Server {
     /// It serves when this returns.
     fn start(folder: &Path) -> Server {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_server_process", "--nocapture"])
-            .env(FOLDER, folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = server(&[], folder).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let line = until(&mut stderr, "toci server: serving ");
         let address = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();

@@ -166,6 +166,25 @@ impl RunResult {
         }
     }
 
+    /// Whether nothing is known from it of the job and of the infrastructure: somebody stopped the run, or it did not begin.
+    #[must_use]
+    pub fn says_nothing(self) -> bool {
+        match self {
+            RunResult::Aborted
+            | RunResult::Canceled
+            | RunResult::Skipped
+            | RunResult::ConfigError
+            | RunResult::RetryLimit => true,
+            RunResult::Success
+            | RunResult::Failure
+            | RunResult::TimedOut
+            | RunResult::PostFailure
+            | RunResult::NodeFailure
+            | RunResult::TeFailure
+            | RunResult::Lost => false,
+        }
+    }
+
     /// Its word in reports, as Zuul's.
     #[must_use]
     pub fn word(self) -> &'static str {

@@ -5,9 +5,12 @@
 //! * [`steps`] is the order of a run and its time limits.
 //! * [`trust`] says who may have secrets.
 //! * [`record`] is what is remembered of a run.
+//! * [`trouble`] and [`streak`] count failures over many runs: what is told to people, and what pauses a job.
 
 pub mod record;
 pub mod steps;
+pub mod streak;
+pub mod trouble;
 pub mod trust;
 pub mod variables;
 pub mod workspace;

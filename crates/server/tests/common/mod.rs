@@ -5,6 +5,7 @@
 pub(crate) mod gate;
 pub(crate) mod git;
 pub(crate) mod job;
+pub(crate) mod process;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +28,7 @@ pub(crate) struct World {
     pub folder: TempDir,
 }
 
-/// Settings for a server in `folder`, on ports that are free.
+/// Settings for a server in `folder`, on ports that are free: those of its `toci.toml`, when there is one.
 pub(crate) fn config(folder: &Path) -> ServerConfig {
     let any = "127.0.0.1:0".parse().unwrap();
     let flags = Overrides {
@@ -36,7 +37,8 @@ pub(crate) fn config(folder: &Path) -> ServerConfig {
         gearman: Some(any),
         ..Overrides::default()
     };
-    ServerConfig::load(None, flags).unwrap()
+    let file = Some(folder.join("toci.toml")).filter(|file| file.exists());
+    ServerConfig::load(file.as_deref(), flags).unwrap()
 }
 
 impl World {

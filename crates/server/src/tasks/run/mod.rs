@@ -26,10 +26,8 @@ mod recover;
 mod script;
 mod secret;
 mod stops;
-mod streak;
 mod table;
 mod testenv;
-mod trouble;
 mod workspace;
 
 #[cfg(test)]
@@ -40,7 +38,6 @@ pub use console::{CONSOLE_FILE, ConsoleReader, HEAD_MAX_BYTES, Mark, TAIL_MAX_BY
 pub use desk::{Alert, Archive, News, Parts, RunDesk};
 pub use nodes::Nodes;
 pub use pause::{PAUSED_MAX, PauseError};
-pub use trouble::{TROUBLE_FROM, Trouble};
 
 /// Runs that are over and remembered at most.
 pub const HISTORY_MAX: usize = 10_000;

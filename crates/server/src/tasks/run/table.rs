@@ -2,12 +2,12 @@
 
 use super::console::Mark;
 use super::stops::Order;
-use super::streak::{Streaks, Watched};
-use super::trouble::Troubles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use toci_core::id::RunId;
 use toci_core::run::record::Record;
+use toci_core::run::streak::{Streaks, Watched};
+use toci_core::run::trouble::Troubles;
 use toci_store::JobPause;
 use tokio::sync::watch;
 

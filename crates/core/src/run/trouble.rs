@@ -1,10 +1,9 @@
 //! Failures of the infrastructure in a row, by job and by provider: three are no accident, and people are told.
 
+use crate::run::record::Record;
+use crate::time::Time;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use toci_core::pipeline::RunResult;
-use toci_core::run::record::Record;
-use toci_core::time::Time;
 
 /// So many failures in a row are told.
 pub const TROUBLE_FROM: u32 = 3;
@@ -26,31 +25,16 @@ pub struct Trouble {
 
 /// All that is counted.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub struct Troubles {
     known: BTreeMap<String, Trouble>,
 }
 
 impl Troubles {
     /// A run is over. Gives back what has become a trouble just now.
-    pub(super) fn count(&mut self, record: &Record, now: Time) -> Vec<Trouble> {
+    pub fn count(&mut self, record: &Record, now: Time) -> Vec<Trouble> {
         let Some(result) = record.result() else { return Vec::new() };
         let failed = result.is_infrastructure();
-        // Nothing is known of the infrastructure from a run that somebody stopped.
-        let says_nothing = match result {
-            RunResult::Aborted
-            | RunResult::Canceled
-            | RunResult::Skipped
-            | RunResult::ConfigError
-            | RunResult::RetryLimit => true,
-            RunResult::Success
-            | RunResult::Failure
-            | RunResult::TimedOut
-            | RunResult::PostFailure
-            | RunResult::NodeFailure
-            | RunResult::TeFailure
-            | RunResult::Lost => false,
-        };
-        if says_nothing {
+        if result.says_nothing() {
             return Vec::new();
         }
         let mut names = vec![format!("job {}", record.job)];
@@ -82,7 +66,7 @@ impl Troubles {
     }
 
     /// Those that are to be told.
-    pub(super) fn list(&self) -> Vec<Trouble> {
+    pub fn list(&self) -> Vec<Trouble> {
         self.known.values().filter(|t| t.failures >= TROUBLE_FROM).cloned().collect()
     }
 }

@@ -1,16 +1,16 @@
 //! Failures of a job in a row, of changes that have nothing in common: then it is hardly the changes' fault, and the job
 //! is paused if its layout says so.
 
+use crate::pipeline::{MergeSubject, RunResult, RunWish};
+use crate::run::record::Record;
 use std::collections::{BTreeMap, BTreeSet};
-use toci_core::pipeline::{MergeSubject, RunResult, RunWish};
-use toci_core::run::record::Record;
 
 /// Jobs that are counted at most; beyond that those that failed least often are forgotten.
 const COUNTED_MAX: usize = 10_000;
 
 /// What of a run is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Watched {
+pub struct Watched {
     /// So many failures pause the job.
     after: u32,
     /// The change under test and those ahead, whatever their patchsets; or the ref, or the branch.
@@ -19,7 +19,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Of a job that is paused by itself.
-    pub(super) fn of(wish: &RunWish) -> Option<Watched> {
+    pub fn of(wish: &RunWish) -> Option<Watched> {
         let after = wish.job.pause_after_failures?;
         let items = wish.context.series.iter().map(|item| {
             let project = &item.project;
@@ -42,32 +42,21 @@ struct Streak {
 
 /// All that is counted.
 #[derive(Debug, Default)]
-pub(super) struct Streaks {
+pub struct Streaks {
     jobs: BTreeMap<String, Streak>,
 }
 
 impl Streaks {
     /// A run is over. Gives back why its job is to be paused, if it is.
-    pub(super) fn count(&mut self, record: &Record, watched: &Watched) -> Option<String> {
+    pub fn count(&mut self, record: &Record, watched: &Watched) -> Option<String> {
         let result = record.result()?;
         let job = record.job.to_string();
-        match result {
-            RunResult::Success => {
-                self.jobs.remove(&job);
-                return None;
-            }
-            // Nothing is known of the job from these.
-            RunResult::Aborted
-            | RunResult::Canceled
-            | RunResult::Skipped
-            | RunResult::ConfigError
-            | RunResult::RetryLimit => return None,
-            RunResult::Failure
-            | RunResult::TimedOut
-            | RunResult::PostFailure
-            | RunResult::NodeFailure
-            | RunResult::TeFailure
-            | RunResult::Lost => {}
+        if result.says_nothing() {
+            return None;
+        }
+        if result == RunResult::Success {
+            self.jobs.remove(&job);
+            return None;
         }
         let streak = self.jobs.entry(job).or_default();
         // One bad change fails every run that it is part of, and each time that it is tried again.
@@ -93,7 +82,7 @@ impl Streaks {
     }
 
     /// Somebody says that the job goes on.
-    pub(super) fn forget(&mut self, job: &str) {
+    pub fn forget(&mut self, job: &str) {
         self.jobs.remove(job);
     }
 }
@@ -101,10 +90,10 @@ impl Streaks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toci_core::id::{ItemId, RunId};
-    use toci_core::layout::{JobName, PipelineName};
-    use toci_core::run::steps::State;
-    use toci_core::time::Time;
+    use crate::id::{ItemId, RunId};
+    use crate::layout::{JobName, PipelineName};
+    use crate::run::steps::State;
+    use crate::time::Time;
 
     fn record(result: RunResult) -> Record {
         Record {
