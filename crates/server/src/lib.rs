@@ -15,6 +15,10 @@ mod relay;
 mod run;
 pub mod tasks;
 
+/// Of every program that has the server in it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub use config::{
     ApiConfig, ConfigError, GateConfig, GearmanConfig, LayoutSettings, LogsConfig, LogsStore,
     MergerConfig, NodeConfig, Overrides, ProviderKind, RunConfig, S3Config, SecretConfig,
