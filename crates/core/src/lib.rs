@@ -8,6 +8,7 @@
 
 pub mod broker;
 pub mod chain;
+pub mod cloud;
 pub mod event;
 pub mod id;
 pub mod layout;
@@ -19,4 +20,5 @@ pub mod pipeline;
 pub mod refused;
 pub mod run;
 pub mod shell;
+pub mod testnet;
 pub mod time;

@@ -10,3 +10,4 @@ pub mod ovsdb;
 pub mod settings;
 pub mod ssh_command;
 pub mod te_json;
+pub mod zone;

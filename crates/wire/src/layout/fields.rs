@@ -57,10 +57,10 @@ impl fmt::Display for Note {
 
 /// All that is found.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     file: String,
-    pub(super) errors: Vec<LayoutError>,
-    pub(super) notes: Vec<Note>,
+    pub(crate) errors: Vec<LayoutError>,
+    pub(crate) notes: Vec<Note>,
     /// How many regular expressions there were, and how many there may be: for files that strangers write.
     patterns: Option<(usize, usize)>,
     /// The sources that are known by name; all of them when it says so.
@@ -69,7 +69,7 @@ pub(super) struct Findings {
 
 /// Whether one more regular expression may be compiled.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Budget {
+pub(crate) enum Budget {
     /// The operator wrote it: no limit.
     Free,
     /// There is room for one more, as long as it is modest.
@@ -79,24 +79,24 @@ pub(super) enum Budget {
 }
 
 impl Findings {
-    pub(super) fn new(file: &str) -> Findings {
+    pub(crate) fn new(file: &str) -> Findings {
         let file = file.to_owned();
         let sources = (Vec::new(), false);
         Findings { file, errors: Vec::new(), notes: Vec::new(), patterns: None, sources }
     }
 
     /// These are the sources; `all`: there are no others.
-    pub(super) fn with_sources(file: &str, sources: &[SourceName], all: bool) -> Findings {
+    pub(crate) fn with_sources(file: &str, sources: &[SourceName], all: bool) -> Findings {
         Findings { sources: (sources.to_vec(), all), ..Findings::new(file) }
     }
 
     /// Zuul 2 calls its one source `gerrit`, whatever the connection is called: that is meant unless one is called so.
-    pub(super) fn is_any_source(&self, name: &str) -> bool {
+    pub(crate) fn is_any_source(&self, name: &str) -> bool {
         name == "gerrit" && !self.sources.0.iter().any(|source| source.as_str() == name)
     }
 
     /// A source that nobody has is an error, when all are known.
-    pub(super) fn must_be_source(&mut self, name: &SourceName, mark: Mark, path: &str) {
+    pub(crate) fn must_be_source(&mut self, name: &SourceName, mark: Mark, path: &str) {
         if self.sources.1 && !self.sources.0.contains(name) {
             let known: Vec<&str> = self.sources.0.iter().map(SourceName::as_str).collect();
             let expected = format!("a source of toci.toml: {}", known.join(", "));
@@ -105,12 +105,12 @@ impl Findings {
     }
 
     /// Of a file that strangers write: at most so many regular expressions.
-    pub(super) fn with_budget(file: &str, patterns: usize) -> Findings {
+    pub(crate) fn with_budget(file: &str, patterns: usize) -> Findings {
         Findings { patterns: Some((0, patterns)), ..Findings::new(file) }
     }
 
     /// Counts one more.
-    pub(super) fn pattern_budget(&mut self) -> Budget {
+    pub(crate) fn pattern_budget(&mut self) -> Budget {
         match &mut self.patterns {
             None => Budget::Free,
             Some((used, most)) if *used >= *most => Budget::Spent { most: *most },
@@ -121,7 +121,7 @@ impl Findings {
         }
     }
 
-    pub(super) fn error(
+    pub(crate) fn error(
         &mut self,
         mark: Mark,
         path: &str,
@@ -140,13 +140,13 @@ impl Findings {
         });
     }
 
-    pub(super) fn note(&mut self, mark: Mark, path: &str, instead: &str) {
+    pub(crate) fn note(&mut self, mark: Mark, path: &str, instead: &str) {
         let (file, path) = (self.file.clone(), path.to_owned());
         self.notes.push(Note { file, mark, path, instead: instead.to_owned() });
     }
 
     /// Zuul 2 refuses a name that stands twice in a list.
-    pub(super) fn unique(&mut self, what: &str, names: &[(String, Mark)]) {
+    pub(crate) fn unique(&mut self, what: &str, names: &[(String, Mark)]) {
         let mut seen = BTreeSet::new();
         for (name, mark) in names {
             if !seen.insert(name) {
@@ -158,14 +158,14 @@ impl Findings {
 
 /// A map with the path to it.
 #[derive(Clone, Debug)]
-pub(super) struct Map<'n> {
-    pub(super) mark: Mark,
-    pub(super) path: String,
-    pub(super) entries: &'n [(String, Mark, Node)],
+pub(crate) struct Map<'n> {
+    pub(crate) mark: Mark,
+    pub(crate) path: String,
+    pub(crate) entries: &'n [(String, Mark, Node)],
 }
 
 impl<'n> Map<'n> {
-    pub(super) fn of(node: &'n Node, path: &str, found: &mut Findings) -> Option<Map<'n>> {
+    pub(crate) fn of(node: &'n Node, path: &str, found: &mut Findings) -> Option<Map<'n>> {
         match &node.kind {
             Kind::Map(entries) => Some(Map { mark: node.mark, path: path.to_owned(), entries }),
             Kind::Null => Some(Map { mark: node.mark, path: path.to_owned(), entries: &[] }),
@@ -180,17 +180,17 @@ impl<'n> Map<'n> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'n Node> {
         self.entries.iter().find(|(k, ..)| k == key).map(|(_, _, node)| node)
     }
 
     /// The first of several spellings.
-    pub(super) fn any(&self, keys: &[&str]) -> Option<&'n Node> {
+    pub(crate) fn any(&self, keys: &[&str]) -> Option<&'n Node> {
         keys.iter().find_map(|key| self.get(key))
     }
 
     /// Every other key is an error, with the nearest known one.
-    pub(super) fn known(&self, keys: &[&str], found: &mut Findings) {
+    pub(crate) fn known(&self, keys: &[&str], found: &mut Findings) {
         for (key, mark, _) in self.entries {
             if !keys.contains(&key.as_str()) {
                 let near = (found.errors.len() < NEAREST_MAX).then(|| nearest(key, keys)).flatten();
@@ -203,7 +203,7 @@ impl<'n> Map<'n> {
         }
     }
 
-    pub(super) fn list(&self, key: &str, found: &mut Findings) -> Vec<&'n Node> {
+    pub(crate) fn list(&self, key: &str, found: &mut Findings) -> Vec<&'n Node> {
         match self.get(key).map(|n| (&n.kind, n.mark)) {
             None | Some((Kind::Null, _)) => Vec::new(),
             Some((Kind::List(items), _)) => items.iter().collect(),
@@ -215,7 +215,7 @@ impl<'n> Map<'n> {
     }
 
     /// One value or a list of them, as Zuul 2 takes nearly everywhere.
-    pub(super) fn several(&self, keys: &[&str]) -> Vec<&'n Node> {
+    pub(crate) fn several(&self, keys: &[&str]) -> Vec<&'n Node> {
         match self.any(keys) {
             None => Vec::new(),
             Some(node) => match &node.kind {
@@ -226,11 +226,11 @@ impl<'n> Map<'n> {
         }
     }
 
-    pub(super) fn text(&self, key: &str, found: &mut Findings) -> Option<String> {
+    pub(crate) fn text(&self, key: &str, found: &mut Findings) -> Option<String> {
         text(self.get(key)?, &self.at(key), found)
     }
 
-    pub(super) fn needed(&self, key: &str, found: &mut Findings) -> Option<String> {
+    pub(crate) fn needed(&self, key: &str, found: &mut Findings) -> Option<String> {
         if self.get(key).is_none() {
             found.error(self.mark, &self.path, format!("`{key}` is missing"), "a text");
         }
@@ -238,13 +238,13 @@ impl<'n> Map<'n> {
     }
 
     /// Texts of one value or a list.
-    pub(super) fn texts(&self, keys: &[&str], found: &mut Findings) -> Vec<String> {
+    pub(crate) fn texts(&self, keys: &[&str], found: &mut Findings) -> Vec<String> {
         let path = self.at(keys[0]);
         self.several(keys).into_iter().filter_map(|node| text(node, &path, found)).collect()
     }
 
     /// A number that is not smaller than `min`.
-    pub(super) fn number(&self, key: &str, min: u32, found: &mut Findings) -> Option<u32> {
+    pub(crate) fn number(&self, key: &str, min: u32, found: &mut Findings) -> Option<u32> {
         let node = self.get(key)?;
         let given = text(node, &self.at(key), found)?;
         match given.parse::<u32>() {
@@ -257,7 +257,7 @@ impl<'n> Map<'n> {
         }
     }
 
-    pub(super) fn truth(&self, key: &str, found: &mut Findings) -> Option<bool> {
+    pub(crate) fn truth(&self, key: &str, found: &mut Findings) -> Option<bool> {
         let node = self.get(key)?;
         let value = truth(node);
         if value.is_none() {
@@ -268,7 +268,7 @@ impl<'n> Map<'n> {
 }
 
 /// YAML 1.1's words, as Zuul 2's parser took them.
-pub(super) fn truth(node: &Node) -> Option<bool> {
+pub(crate) fn truth(node: &Node) -> Option<bool> {
     let Kind::Scalar { text, plain: true } = &node.kind else { return None };
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" => Some(true),
@@ -277,7 +277,7 @@ pub(super) fn truth(node: &Node) -> Option<bool> {
     }
 }
 
-pub(super) fn text(node: &Node, path: &str, found: &mut Findings) -> Option<String> {
+pub(crate) fn text(node: &Node, path: &str, found: &mut Findings) -> Option<String> {
     match &node.kind {
         Kind::Scalar { text, .. } => Some(text.clone()),
         Kind::Null | Kind::List(_) | Kind::Map(_) => {
@@ -288,7 +288,7 @@ pub(super) fn text(node: &Node, path: &str, found: &mut Findings) -> Option<Stri
 }
 
 /// The known word that is at most two letters away.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |known: &str| {
         let (a, b): (Vec<char>, Vec<char>) =
             (word.chars().take(64).collect(), known.chars().collect());

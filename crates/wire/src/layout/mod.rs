@@ -9,12 +9,12 @@
 
 mod actions;
 mod cycles;
-mod fields;
+pub(crate) mod fields;
 mod jobs;
 mod own;
 mod pipelines;
 mod projects;
-mod tree;
+pub(crate) mod tree;
 mod values;
 
 pub use fields::{LayoutError, Note};

@@ -21,14 +21,14 @@ pub struct Mark {
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Node {
-    pub(super) mark: Mark,
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) mark: Mark,
+    pub(crate) kind: Kind,
 }
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Nothing, `~` or `null`.
     Null,
     /// Text; `plain` when it was not quoted, so that it may be a number or a truth value.
@@ -43,7 +43,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// What it is, for people.
-    pub(super) fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Kind::Null => "nothing",
             Kind::Scalar { .. } => "text",
@@ -57,16 +57,16 @@ type Fault = (Mark, String);
 
 /// How much is read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) bytes: usize,
-    pub(super) nodes: usize,
+pub(crate) struct Limits {
+    pub(crate) bytes: usize,
+    pub(crate) nodes: usize,
 }
 
 /// Those of the operator's own layout.
-pub(super) const LAYOUT: Limits = Limits { bytes: TEXT_MAX_BYTES, nodes: NODES_MAX };
+pub(crate) const LAYOUT: Limits = Limits { bytes: TEXT_MAX_BYTES, nodes: NODES_MAX };
 
 /// Parses the first document.
-pub(super) fn parse(text: &str, limits: Limits) -> Result<Node, Fault> {
+pub(crate) fn parse(text: &str, limits: Limits) -> Result<Node, Fault> {
     if text.len() > limits.bytes {
         return Err((
             Mark { line: 1, column: 1 },
