@@ -26,6 +26,8 @@ DEBIAN_FRONTEND=noninteractive apt-get "$@"
 
 /// What builds, tests and the demo need.
 pub(crate) const PACKAGES: &str = "xtask/packages.txt";
+/// What only the tests with a real OpenStack need.
+pub(crate) const CLOUD_PACKAGES: &str = "xtask/packages-cloud.txt";
 /// What only benchmarks need.
 pub(crate) const BENCH_PACKAGES: &str = "xtask/packages-bench.txt";
 

@@ -6,6 +6,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod cloud;
 mod demo;
 mod deny;
 mod fuzz;
@@ -45,6 +46,10 @@ enum Command {
     Tidy,
     /// Everything that a change can break: install, check, all tests, simulation, fuzz corpora.
     Test(test::Options),
+    /// A real small OpenStack in a sandbox of this machine.
+    Cloud(cloud::Options),
+    /// The tests that need an OpenStack: install, bring one up, test, take it down.
+    TestCloud(cloud::TestOptions),
     /// The main job on this machine: two changes go through a gate that deploys them in TEs of one host.
     Demo(demo::Options),
     /// Run seeds of the simulation.
@@ -81,6 +86,8 @@ fn run(command: Command) -> Result<()> {
         Command::Check => check::run(),
         Command::Tidy => check::tidy(),
         Command::Test(options) => test::run(&options),
+        Command::Cloud(options) => cloud::run(&options),
+        Command::TestCloud(options) => cloud::test(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Bench(options) => bench::run(&options),

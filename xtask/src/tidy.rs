@@ -55,7 +55,9 @@ pub(crate) fn violations() -> Result<Vec<String>> {
                 path.parent().unwrap_or(&root).join(target).exists()
             }));
         }
-        if [install::PACKAGES, install::BENCH_PACKAGES].contains(&file.as_str()) {
+        if [install::PACKAGES, install::BENCH_PACKAGES, install::CLOUD_PACKAGES]
+            .contains(&file.as_str())
+        {
             found.extend(packages_without_reason(&file, &text));
         }
     }

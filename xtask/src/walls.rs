@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{cargo, shell};
 
 /// Arrows of ARCHITECTURE.md: a crate of ours and those of ours that it may use.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("toci-core", &[]),
     ("toci-wire", &["toci-core"]),
     ("toci-store", &["toci-core", "toci-wire"]),
@@ -24,6 +24,11 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("toci-cli", &["toci-core", "toci-wire", "toci-client", "toci-server"]),
     // Both run the real binaries as processes.
     ("e2e", &["toci-core", "toci-wire", "toci-client"]),
+    // What speaks to a cloud is tested from inside of the cloud's sandbox.
+    (
+        "cloud-tests",
+        &["toci-core", "toci-wire", "toci-store", "toci-edge", "toci-client", "toci-server", "e2e"],
+    ),
     ("xtask", &["toci-core", "toci-wire", "toci-client"]),
 ];
 
@@ -50,6 +55,7 @@ const ALONE: [(&str, &[&str]); 7] = [
             "toci-sim",
             "xtask",
             "e2e",
+            "cloud-tests",
         ],
     ),
 ];

@@ -1,0 +1,188 @@
+//! Faults of the real cloud. Each is a guard: dropped, also by a failing test, the cloud is as it was.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Api;
+
+/// A service of the cloud that a test may disturb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Identity: logging in, and checking of tokens by all others.
+    Keystone,
+    /// Servers: the API, and metadata for guests.
+    NovaApi,
+    /// What hands servers to compute nodes.
+    NovaScheduler,
+    /// What talks to the database for compute nodes.
+    NovaConductor,
+    /// The compute node: makes and ends servers.
+    NovaCompute,
+    /// Networks: the API.
+    NeutronServer,
+    /// What plugs cards into the switch.
+    NeutronL2,
+    /// What makes routers and floating addresses work.
+    NeutronL3,
+    /// What gives addresses to guests.
+    NeutronDhcp,
+    /// Images.
+    Glance,
+    /// What knows where there is room.
+    Placement,
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Service::Keystone => "keystone",
+            Service::NovaApi => "nova-api",
+            Service::NovaScheduler => "nova-scheduler",
+            Service::NovaConductor => "nova-conductor",
+            Service::NovaCompute => "nova-compute",
+            Service::NeutronServer => "neutron-server",
+            Service::NeutronL2 => "neutron-l2",
+            Service::NeutronL3 => "neutron-l3",
+            Service::NeutronDhcp => "neutron-dhcp",
+            Service::Glance => "glance-api",
+            Service::Placement => "placement",
+        }
+    }
+
+    fn told(self, verb: &str) -> Result<()> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stack/service.sh");
+        let output = Command::new(script).args([verb, self.name()]).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        ensure!(
+            output.status.success(),
+            "{verb} {}: {}",
+            self.name(),
+            String::from_utf8_lossy(&said).trim()
+        );
+        Ok(())
+    }
+}
+
+/// A destructor has nobody to tell an error to, and a test that fails already may not panic again.
+fn restored(what: Result<()>) {
+    if let Err(why) = what {
+        eprintln!("the cloud is not as it was: {why:#}");
+    }
+}
+
+/// A service that was killed; it runs again, and does its work, when this is dropped.
+#[derive(Debug)]
+pub struct Stopped(Service);
+
+/// Kills a service with all of its processes, as a crash does.
+///
+/// # Errors
+/// It cannot be stopped.
+pub fn stop(service: Service) -> Result<Stopped> {
+    service.told("stop")?;
+    Ok(Stopped(service))
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        restored(self.0.told("start").and_then(|()| self.0.told("ready")));
+    }
+}
+
+/// A service that takes connections and never answers; it goes on when this is dropped.
+#[derive(Debug)]
+pub struct Paused(Service);
+
+/// Halts a service.
+///
+/// # Errors
+/// It cannot be halted.
+pub fn pause(service: Service) -> Result<Paused> {
+    service.told("pause")?;
+    Ok(Paused(service))
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        restored(self.0.told("resume"));
+    }
+}
+
+/// A quota of the tenant `ci` that was changed; as before when this is dropped.
+#[derive(Debug)]
+pub struct Quota {
+    service: &'static str,
+    path: String,
+    key: &'static str,
+    resource: String,
+    before: Value,
+}
+
+/// Changes a quota of the tenant `ci`: `compute` knows `instances`, `cores`, `ram` (MiB), `network` knows `port`,
+/// `floatingip`, `network`, `router`, …
+///
+/// # Errors
+/// There is no such quota.
+pub fn quota(service: &'static str, resource: &str, limit: i64) -> Result<Quota> {
+    let (admin, project) = (Api::admin()?, Api::ci()?.project);
+    let (path, key) = match service {
+        "compute" => (format!("/os-quota-sets/{project}"), "quota_set"),
+        _ => (format!("/quotas/{project}"), "quota"),
+    };
+    let before = admin.get(service, &path)?[key][resource].clone();
+    ensure!(before.is_i64(), "{service} has no quota {resource}");
+    let quota = Quota { service, path, key, resource: resource.to_owned(), before };
+    quota.set(&json!(limit))?;
+    Ok(quota)
+}
+
+impl Quota {
+    fn set(&self, limit: &Value) -> Result<()> {
+        let body = json!({self.key: {&self.resource: limit}});
+        Api::admin()?.put(self.service, &self.path, &body).map(drop)
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        restored(self.set(&self.before));
+    }
+}
+
+/// Tokens that live for a short time only; as before when this is dropped.
+#[derive(Debug)]
+pub struct TokenLifetime {
+    settings: String,
+}
+
+/// The identity service's settings.
+const KEYSTONE_CONF: &str = "/run/cloud/etc/keystone.conf";
+
+/// Tokens that are made from now on expire after so many seconds. The identity service is restarted.
+///
+/// # Errors
+/// It does not come up again.
+pub fn token_lifetime(seconds: u32) -> Result<TokenLifetime> {
+    let lifetime = TokenLifetime { settings: std::fs::read_to_string(KEYSTONE_CONF)? };
+    let short = lifetime.settings.replace("[token]", &format!("[token]\nexpiration = {seconds}"));
+    lifetime.restart_with(&short)?;
+    Ok(lifetime)
+}
+
+impl TokenLifetime {
+    fn restart_with(&self, settings: &str) -> Result<()> {
+        std::fs::write(KEYSTONE_CONF, settings)?;
+        Service::Keystone.told("stop")?;
+        Service::Keystone.told("start")?;
+        Service::Keystone.told("ready")
+    }
+}
+
+impl Drop for TokenLifetime {
+    fn drop(&mut self) {
+        restored(self.restart_with(&self.settings));
+    }
+}

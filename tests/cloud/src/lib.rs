@@ -1,0 +1,15 @@
+//! Helpers of the tests that need a cloud. They run inside of the sandbox of `stack/`, where a real OpenStack is up:
+//! `cargo xtask cloud test` sees to that. Tests run one at a time, for a fault is there for everybody.
+
+mod api;
+mod fault;
+mod footprint;
+mod server;
+
+pub use api::{Api, CLOUDS_YAML};
+pub use e2e::wait_for;
+pub use fault::{
+    Paused, Quota, Service, Stopped, TokenLifetime, pause, quota, stop, token_lifetime,
+};
+pub use footprint::Footprint;
+pub use server::{FloatingAddress, KeyPair, Server, host_keys};
