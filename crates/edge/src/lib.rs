@@ -9,6 +9,7 @@ mod clock;
 pub mod git;
 pub mod http;
 pub mod node;
+pub mod openstack;
 pub mod program;
 pub mod provider;
 pub mod source;

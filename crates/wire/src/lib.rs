@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod clouds;
 pub mod gearman;
 pub mod layout;
 pub mod ovsdb;
+pub mod secret;
 pub mod settings;
 pub mod ssh_command;
 pub mod te_json;

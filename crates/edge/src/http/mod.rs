@@ -32,5 +32,5 @@ pub use connect::{CONNECT_LIMIT, SYSTEM_CA_FILE, Trust};
 pub use error::HttpError;
 pub use hyper::{Method, StatusCode};
 pub use request::{ANSWER_LIMIT, ANSWER_MAX_BYTES, Request};
-pub use secret::{BadSecret, SECRET_MAX_BYTES, Secret};
+pub use secret::{BadSecret, SECRET_MAX_BYTES, Secret, secret_in};
 pub use url::{Url, quote};

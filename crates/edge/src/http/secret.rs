@@ -1,15 +1,11 @@
-//! A password, token or key, which never shows itself.
+//! Secrets from files.
 
-use core::fmt;
 use std::io::Read;
 use std::path::Path;
+pub use toci_wire::secret::Secret;
 
 /// Longest secret in a file, in bytes (private keys fit).
 pub const SECRET_MAX_BYTES: usize = 64 << 10;
-
-/// A password, token or key. `Debug` does not show it, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
 
 /// A file that holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -31,41 +27,18 @@ pub enum BadSecret {
     },
 }
 
-impl Secret {
-    /// The text as it is.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
+/// A secret from a file that holds nothing else; white space around it is ignored.
+pub fn secret_in(path: &Path) -> Result<Secret, BadSecret> {
+    let name = || path.display().to_string();
+    let read = |source| BadSecret::Read { path: name(), source };
+    let limit = u64::try_from(SECRET_MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(read)?.take(limit).read_to_end(&mut bytes).map_err(read)?;
+    let text = String::from_utf8(bytes).map_err(|_| BadSecret::Malformed { path: name() })?;
+    if text.len() > SECRET_MAX_BYTES || text.trim().is_empty() {
+        return Err(BadSecret::Malformed { path: name() });
     }
-
-    /// From a file that holds nothing else; white space around it is ignored.
-    pub fn from_file(path: &Path) -> Result<Secret, BadSecret> {
-        let name = || path.display().to_string();
-        let read = |source| BadSecret::Read { path: name(), source };
-        let limit = u64::try_from(SECRET_MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .map_err(read)?
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .map_err(read)?;
-        let text = String::from_utf8(bytes).map_err(|_| BadSecret::Malformed { path: name() })?;
-        if text.len() > SECRET_MAX_BYTES || text.trim().is_empty() {
-            return Err(BadSecret::Malformed { path: name() });
-        }
-        Ok(Secret(text.trim().to_owned()))
-    }
-
-    /// The secret itself; keep it out of logs and argument lists.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
+    Ok(Secret::new(text.trim()))
 }
 
 #[cfg(test)]
@@ -77,16 +50,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("s");
         std::fs::write(&file, " hush\n").unwrap();
-        let secret = Secret::from_file(&file).unwrap();
+        let secret = secret_in(&file).unwrap();
         assert_eq!(secret.reveal(), "hush");
         assert_eq!(format!("{secret:?}"), "Secret(…)");
         for bad in [" \n".to_owned(), "x".repeat(SECRET_MAX_BYTES + 1)] {
             std::fs::write(&file, bad).unwrap();
-            assert!(matches!(Secret::from_file(&file), Err(BadSecret::Malformed { .. })));
+            assert!(matches!(secret_in(&file), Err(BadSecret::Malformed { .. })));
         }
         std::fs::write(&file, [0xff]).unwrap();
-        assert!(matches!(Secret::from_file(&file), Err(BadSecret::Malformed { .. })));
-        let missing = Secret::from_file(&folder.path().join("none"));
+        assert!(matches!(secret_in(&file), Err(BadSecret::Malformed { .. })));
+        let missing = secret_in(&folder.path().join("none"));
         assert!(matches!(missing, Err(BadSecret::Read { .. })));
     }
 }

@@ -166,6 +166,8 @@ async fn tls_believes_the_configured_authority_only() {
     let error = http().send(Request::get(&fake.url)).await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.to_lowercase().contains("certificate"), "{error}: {cause}");
+    let unchecked = Http::unchecked().unwrap();
+    assert_eq!(unchecked.send(Request::get(&fake.url)).await.unwrap().text(), "safe");
     let garbage = folder.path().join("garbage.pem");
     std::fs::write(&garbage, "no certificate").unwrap();
     for bad in [garbage, folder.path().join("missing")] {

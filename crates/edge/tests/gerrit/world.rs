@@ -8,7 +8,7 @@ use toci_core::event::{Change, EventKind, SourceName, TriggerEvent};
 use toci_core::id::ReportId;
 use toci_core::layout::{GerritVote, MergeMode};
 use toci_core::pipeline::ReportAction;
-use toci_edge::http::{Http, Secret, Trust, Url};
+use toci_edge::http::{Http, Trust, Url, secret_in};
 use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSource, GerritSsh, Transport};
 use toci_edge::source::{Cursors, Heard, Source as _, SourceReport};
 use tokio::sync::mpsc;
@@ -104,7 +104,7 @@ impl Gerrit {
     }
 
     pub(crate) fn http(&self) -> GerritHttp {
-        let password = Secret::from_file(&self.site().join("password_jenkins")).unwrap();
+        let password = secret_in(&self.site().join("password_jenkins")).unwrap();
         GerritHttp {
             url: Url::parse(&format!("http://127.0.0.1:{}", self.http)).unwrap(),
             client: Http::new(&Trust::System).unwrap(),

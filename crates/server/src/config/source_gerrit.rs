@@ -4,7 +4,7 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 use toci_core::chain::Chain;
-use toci_edge::http::{Http, Secret, Trust, Url};
+use toci_edge::http::{Http, Trust, Url, secret_in};
 use toci_edge::source::gerrit::{GerritConfig, GerritHttp, GerritSsh, Transport};
 use toci_wire::settings::Wrong;
 
@@ -47,7 +47,7 @@ pub(super) fn filled_in(mut file: GerritFile) -> Result<GerritConfig, Wrong> {
 fn transport(file: GerritFile) -> Result<Transport, Wrong> {
     let credentials = match (&file.http_user, &file.http_password_file) {
         (Some(user), Some(path)) => {
-            let secret = Secret::from_file(path);
+            let secret = secret_in(path);
             let wrong =
                 |e: &dyn std::error::Error| Wrong::at("http_password_file", Chain(e).to_string());
             Some((user.clone(), secret.map_err(|e| wrong(&e))?))

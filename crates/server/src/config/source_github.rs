@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toci_core::chain::Chain;
 use toci_core::event::ProjectName;
-use toci_edge::http::{Secret, Trust, Url};
+use toci_edge::http::{Trust, Url, secret_in};
 use toci_edge::source::github::{Auth, GithubConfig, MergeMethod};
 use toci_wire::settings::Wrong;
 
@@ -44,7 +44,7 @@ enum Method {
 pub(super) fn filled_in(file: GithubFile) -> Result<GithubConfig, Wrong> {
     let name = super::gate::source_name(file.name)?;
     let secret = |what: &str, path: &Path| {
-        Secret::from_file(path).map_err(|e| Wrong::at(what, Chain(&e).to_string()))
+        secret_in(path).map_err(|e| Wrong::at(what, Chain(&e).to_string()))
     };
     let url = |what: &str, given: Option<String>, usual: &str| {
         Url::parse(given.as_deref().unwrap_or(usual)).map_err(|e| Wrong::at(what, e.to_string()))

@@ -4,7 +4,7 @@ use crate::broker::host_name;
 use serde::Deserialize;
 use std::path::PathBuf;
 use toci_core::chain::Chain;
-use toci_edge::http::{Secret, Trust};
+use toci_edge::http::{Secret, Trust, secret_in};
 use toci_edge::tell::smtp::{self, MailTls, SmtpConfig};
 use toci_edge::tell::webhook::WebhookConfig;
 use toci_wire::settings::Wrong;
@@ -80,7 +80,7 @@ pub(super) fn webhook(file: WebhookFile) -> Result<WebhookConfig, Wrong> {
 }
 
 fn secret(key: &str, path: &std::path::Path) -> Result<Secret, Wrong> {
-    Secret::from_file(path).map_err(|e| Wrong::at(key, Chain(&e).to_string()))
+    secret_in(path).map_err(|e| Wrong::at(key, Chain(&e).to_string()))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use toci_core::pipeline::{RunResult, RunWish};
 use toci_edge::archive::{
     Archive, ArchiveError, FolderArchive, Found, Pack, S3Archive, S3Place, Stage, pack,
 };
-use toci_edge::http::{Http, Secret, Trust, Url};
+use toci_edge::http::{Http, Trust, Url, secret_in};
 use toci_edge::node::console::{LINE_MAX_BYTES, Mask};
 use toci_store::{Store, StoreError};
 use tokio::sync::Semaphore;
@@ -230,14 +230,14 @@ fn s3(config: &S3Config) -> Result<S3Archive, LogError> {
         move |error| LogError::Settings { what, source: Box::new(error) }
     }
     let trust = config.ca_file.clone().map_or(Trust::System, Trust::File);
-    let access = Secret::from_file(&config.access_key_file).map_err(wrong("access_key_file"))?;
+    let access = secret_in(&config.access_key_file).map_err(wrong("access_key_file"))?;
     let place = S3Place {
         endpoint: Url::parse(&config.endpoint).map_err(wrong("endpoint"))?,
         region: config.region.clone(),
         bucket: config.bucket.clone(),
         prefix: config.prefix.clone(),
         access_key: access.reveal().to_owned(),
-        secret_key: Secret::from_file(&config.secret_key_file).map_err(wrong("secret_key_file"))?,
+        secret_key: secret_in(&config.secret_key_file).map_err(wrong("secret_key_file"))?,
         part_bytes: config.part_bytes,
     };
     let http = Http::new(&trust).map_err(wrong("ca_file"))?;
