@@ -7,8 +7,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// Names of the users and where the cloud is, for every OpenStack tool.
-pub const CLOUDS_YAML: &str = "/run/cloud/etc/clouds.yaml";
 /// The identity service.
 const IDENTITY: &str = "http://127.0.0.1:5000/v3";
 /// Longest time for one call, seconds; the machine may be busy.
@@ -95,6 +93,14 @@ impl Api {
     /// Any answer but success.
     pub fn put(&self, service: &str, path: &str, body: &Value) -> Result<Value> {
         self.call("PUT", service, path, Some(body))
+    }
+
+    /// Changes parts of something.
+    ///
+    /// # Errors
+    /// Any answer but success.
+    pub fn patch(&self, service: &str, path: &str, body: &Value) -> Result<Value> {
+        self.call("PATCH", service, path, Some(body))
     }
 
     /// Removes something.

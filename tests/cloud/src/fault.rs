@@ -2,11 +2,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::Api;
+use crate::{Api, wait_for};
+
+/// Longest wait until tokens that are made after a revocation are taken.
+const REVOKED_LIMIT: Duration = Duration::from_secs(30);
 
 /// A service of the cloud that a test may disturb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +154,20 @@ impl Drop for Quota {
     fn drop(&mut self) {
         restored(self.set(&self.before));
     }
+}
+
+/// Makes every token that the tenant `ci` has worthless, as an administrator does. A service that has seen a token shortly
+/// before may go on believing it for some minutes.
+///
+/// # Errors
+/// The identity service refuses.
+pub fn revoke_tokens() -> Result<()> {
+    let path = format!("/users/{}", Api::ci()?.user);
+    Api::admin()?.patch("identity", &path, &json!({"user": {"password": "ci"}}))?;
+    // Keystone counts in seconds: a token made in the same one is worthless as well.
+    wait_for("new tokens to be taken", REVOKED_LIMIT, || {
+        Api::ci()?.get("network", "/networks?fields=id").map(drop)
+    })
 }
 
 /// Tokens that live for a short time only; as before when this is dropped.

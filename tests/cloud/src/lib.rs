@@ -6,10 +6,11 @@ mod fault;
 mod footprint;
 mod server;
 
-pub use api::{Api, CLOUDS_YAML};
+pub use api::Api;
 pub use e2e::wait_for;
 pub use fault::{
-    Paused, Quota, Service, Stopped, TokenLifetime, pause, quota, stop, token_lifetime,
+    Paused, Quota, Service, Stopped, TokenLifetime, pause, quota, revoke_tokens, stop,
+    token_lifetime,
 };
 pub use footprint::Footprint;
 pub use server::{FloatingAddress, KeyPair, Server, host_keys};

@@ -162,16 +162,14 @@ impl Drop for Server {
     }
 }
 
-/// Keys between cloud-init's lines on a console.
+/// Keys between cloud-init's lines on a console; none while the last of these lines is still to come.
 #[must_use]
 pub fn host_keys(console: &str) -> Vec<String> {
-    let lines = console.lines().map(str::trim);
-    lines
-        .skip_while(|line| *line != "-----BEGIN SSH HOST KEY KEYS-----")
-        .skip(1)
-        .take_while(|line| *line != "-----END SSH HOST KEY KEYS-----")
-        .map(str::to_owned)
-        .collect()
+    let between = console
+        .split_once("-----BEGIN SSH HOST KEY KEYS-----")
+        .and_then(|(_, rest)| rest.split_once("-----END SSH HOST KEY KEYS-----"));
+    let lines = between.map(|(keys, _)| keys).unwrap_or_default().lines();
+    lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
 /// A floating address; dropped, it is given back.

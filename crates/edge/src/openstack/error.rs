@@ -187,6 +187,8 @@ fn is_no_room(answer: &Answer) -> bool {
         "exceeded for quota",
         "overlimit",
         "limitexceeded",
+        // Nova's words when ports are used up.
+        "is over the limit",
         "no more ip addresses available",
         "ipaddressgenerationfailure",
         "externalipaddressexhausted",
