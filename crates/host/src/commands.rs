@@ -1,6 +1,6 @@
 //! The command line of `toci-host`.
 
-use crate::agent::{self, AgentError, run_agent};
+use crate::agent::{self, AgentError, Ended, run_agent};
 use crate::bench;
 use crate::config::{Config, DEFAULT_PATH, Mode};
 use crate::host::{Host, HostError};
@@ -11,6 +11,7 @@ use crate::sandbox::{
     run_sandbox, sandbox_enter, sandbox_init,
 };
 use crate::state::StateDir;
+use crate::successor;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,11 @@ enum Sub {
         #[command(flatten)]
         c: Configured,
     },
+    /// Check the configuration, and nothing else.
+    Check {
+        #[command(flatten)]
+        c: Configured,
+    },
     /// Say whether KVM works here; boots a kernel under a time limit the first time.
     Probe {
         #[command(flatten)]
@@ -105,6 +111,9 @@ enum Sub {
 struct InitArgs {
     #[arg(long)]
     config: PathBuf,
+    /// What to run inside, when it is there.
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// `restart` or `once`.
     restart: String,
     #[arg(last = true)]
@@ -178,6 +187,7 @@ fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
             let extra = ["--rounds".to_owned(), rounds.to_string()];
             on_host(&c, "bench-reset", &extra, |host| bench::reset_times(host, rounds))
         }
+        Sub::Check { c } => check(&c),
         Sub::Probe { c } => {
             let config = Config::load(&c.config)?;
             let state = StateDir::open(&config.state)?;
@@ -202,15 +212,25 @@ fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
         }
         Sub::SandboxEnter(a) => {
             let mut arguments = vec!["sandbox-init".to_owned(), "--config".to_owned()];
-            arguments.extend([a.config.display().to_string(), a.restart, "--".to_owned()]);
+            arguments.push(a.config.display().to_string());
+            arguments.extend(a.program.map(|p| format!("--program={}", p.display())));
+            arguments.extend([a.restart, "--".to_owned()]);
             arguments.extend(a.arguments);
             Ok(sandbox_enter(&arguments)?)
         }
         Sub::SandboxInit(a) => {
-            let payload = Payload { arguments: a.arguments, restart: a.restart == "restart" };
+            let restart = a.restart == "restart";
+            let payload = Payload { arguments: a.arguments, restart, program: a.program };
             Ok(sandbox_init(&Config::load(&a.config)?, &payload)?)
         }
     }
+}
+
+fn check(c: &Configured) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&c.config)?;
+    let state = config.state.display();
+    println!("{}: mode {}, state {state}", config.name, config.mode.as_str());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -257,22 +277,35 @@ where
         None if verb == "apply" => Err(running(&config).err().unwrap_or_else(|| {
             Refusal("the sandbox has just been started; try again".into()).into()
         })),
-        None => Ok(run_sandbox(&config, &path, &Payload { arguments, restart: false })?),
+        None => {
+            let payload = Payload { arguments, restart: false, program: None };
+            Ok(run_sandbox(&config, &path, &payload)?)
+        }
     }
 }
 
 fn run(c: &Configured, standalone: bool) -> anyhow::Result<ExitCode> {
     let config = Config::load(&c.config)?;
+    let program = successor::called_as();
     if c.inside || config.mode == Mode::Host {
-        let _lock = match config.mode {
+        let mode = config.mode;
+        let lock = match mode {
             Mode::Host => Some(StateLock::take(&StateDir::open(&config.state)?)?),
             Mode::Sandbox => None,
         };
-        return runtime()?.block_on(async {
+        let ended = runtime()?.block_on(async {
             let host = Host::open(config).await?;
-            run_agent(host, standalone).await?;
-            Ok(ExitCode::SUCCESS)
-        });
+            anyhow::Ok(run_agent(host, standalone).await?)
+        })?;
+        return match (ended, mode) {
+            (Ended::Terminated, _) => Ok(ExitCode::SUCCESS),
+            // Pid 1 of the sandbox starts the successor.
+            (Ended::HandOver, Mode::Sandbox) => Ok(ExitCode::from(successor::EXIT_HAND_OVER)),
+            (Ended::HandOver, Mode::Host) => {
+                drop(lock);
+                Err(successor::become_it(program.as_deref()).into())
+            }
+        };
     }
     let path = std::fs::canonicalize(&c.config)?;
     let mut arguments =
@@ -280,5 +313,5 @@ fn run(c: &Configured, standalone: bool) -> anyhow::Result<ExitCode> {
     if standalone {
         arguments.push("--standalone".into());
     }
-    Ok(run_sandbox(&config, &path, &Payload { arguments, restart: true })?)
+    Ok(run_sandbox(&config, &path, &Payload { arguments, restart: true, program })?)
 }

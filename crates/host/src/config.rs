@@ -109,6 +109,10 @@ pub struct Network {
 pub struct Sandbox {
     /// Address of the veth end in the namespace that started the sandbox; absent: no link.
     pub outside_address: Option<Cidr>,
+    /// The default route leads there: for a server that is not on that network. The machine has to pass packets on, and
+    /// the others have to know the way back.
+    #[serde(default)]
+    pub default_route: bool,
 }
 
 /// What is left to the machine itself.
@@ -366,6 +370,14 @@ impl Config {
         Ok(config)
     }
 
+    /// Where packets go that are for nobody on `br-ctlplane`; only a sandbox has a say in that.
+    #[must_use]
+    pub fn default_route(&self) -> Option<Ipv4Addr> {
+        let outside = self.sandbox.outside_address?.address;
+        let is_used = self.sandbox.default_route && self.mode == Mode::Sandbox;
+        (is_used && self.network.address.contains(outside)).then_some(outside)
+    }
+
     fn check(&self) -> Result<(), Wrong> {
         let no = |key: &str, why: String| Err(Wrong::at(key, why));
         if !self.state.is_absolute() {
@@ -394,6 +406,10 @@ impl Config {
                 "network.uplink",
                 "is for mode = \"host\"; a sandbox has sandbox.outside_address".into(),
             );
+        }
+        if self.sandbox.default_route && self.default_route().is_none() {
+            let why = "needs mode = \"sandbox\" and sandbox.outside_address in network.address";
+            return no("sandbox.default_route", why.into());
         }
         for (name, shape) in &self.shape {
             check_shape(shape).map_err(|wrong| wrong.below(name.as_str()).below("shape"))?;
@@ -543,6 +559,11 @@ nodes = { count = 2, cpus = 1, memory_mib = 384, disk_gb = 2 }
                 "count = 2, cpus",
                 "count = 65, cpus",
                 "14:19: shape.seed-2.nodes.count: use at most 64",
+            ),
+            (
+                "[[testenv]]",
+                "[sandbox]\ndefault_route = true\n[[testenv]]",
+                "8:17: sandbox.default_route: needs mode",
             ),
             ("/work/state", "/run/lock/x", "3:9: state: /run/lock is private in a sandbox"),
             (

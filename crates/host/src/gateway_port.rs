@@ -147,6 +147,10 @@ impl GatewayPort for Gateway {
         .boxed()
     }
 
+    fn quiet(&self) -> BoxFuture<'_, ()> {
+        Gateway::quiet(self).boxed()
+    }
+
     fn close(&self, te: &TeSpec, generation: Generation) -> BoxFuture<'_, ()> {
         let te = te.id.clone();
         async move { Gateway::close(self, &te, generation).await }.boxed()

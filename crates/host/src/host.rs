@@ -196,8 +196,8 @@ impl Host {
             Step::DeleteTap { device } => Ok(netdev::delete_tap(device).await?),
             Step::DeleteDisk { path } => Ok(self.images.delete(path).await?),
             Step::CreateTap { device } => Ok(netdev::create_tap(device).await?),
-            Step::SetDevice { device, address } => {
-                Ok(netdev::set_device(device, address.as_deref()).await?)
+            Step::SetDevice { device, address, route } => {
+                Ok(netdev::set_device(device, address.as_deref(), *route).await?)
             }
             Step::SetFlows { bridge, flows, .. } => Ok(self.ovs.set_flows(bridge, flows).await?),
             Step::BlankDisk { path, bytes } => Ok(self.images.blank(path, *bytes).await?),

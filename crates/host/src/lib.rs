@@ -30,5 +30,6 @@ pub mod run;
 pub mod sandbox;
 pub mod screenshot;
 pub mod state;
+pub mod successor;
 pub mod te;
 mod view;

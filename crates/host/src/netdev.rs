@@ -5,6 +5,7 @@ use crate::plan::DeviceWorld;
 use crate::run::{CommandError, run};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// Devices of this network namespace that we want (`wanted`) or whose name is one of ours.
 pub async fn devices(
@@ -12,6 +13,7 @@ pub async fn devices(
 ) -> Result<BTreeMap<String, DeviceWorld>, CommandError> {
     let text = run("ip", &["-json", "address", "show"]).await?;
     let list: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let routes = default_routes().await?;
     let mut found = BTreeMap::new();
     for d in list.as_array().into_iter().flatten() {
         let Some(name) = d["ifname"].as_str().filter(|n| wanted(n) || names::is_tap(n)) else {
@@ -28,10 +30,20 @@ pub async fn devices(
                 index: d["ifindex"].as_u64().and_then(|i| u32::try_from(i).ok()).unwrap_or(0),
                 up: flags.iter().any(|f| f == "UP"),
                 addresses: addresses.collect(),
+                route: routes.get(name).copied(),
             },
         );
     }
     Ok(found)
+}
+
+/// Where default routes go, by their device.
+async fn default_routes() -> Result<BTreeMap<String, Ipv4Addr>, CommandError> {
+    let text = run("ip", &["-json", "-4", "route", "show", "default"]).await?;
+    let list: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let route =
+        |r: &Value| Some((r["dev"].as_str()?.to_owned(), r["gateway"].as_str()?.parse().ok()?));
+    Ok(list.as_array().into_iter().flatten().filter_map(route).collect())
 }
 
 /// Makes a persistent tap that is deaf towards the host: with Open vSwitch's userspace datapath
@@ -53,11 +65,19 @@ pub async fn delete_tap(device: &str) -> Result<(), CommandError> {
     run("ip", &["link", "delete", "dev", device]).await.map(drop)
 }
 
-/// Sets a device up, and its address.
-pub async fn set_device(device: &str, address: Option<&str>) -> Result<(), CommandError> {
+/// Sets a device up, its address, and the default route.
+pub async fn set_device(
+    device: &str,
+    address: Option<&str>,
+    route: Option<Ipv4Addr>,
+) -> Result<(), CommandError> {
     run("ip", &["link", "set", "dev", device, "up"]).await?;
     if let Some(address) = address {
         run("ip", &["address", "replace", address, "dev", device]).await?;
+    }
+    if let Some(route) = route {
+        let route = route.to_string();
+        run("ip", &["route", "replace", "default", "via", &route, "dev", device]).await?;
     }
     Ok(())
 }

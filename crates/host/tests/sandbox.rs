@@ -77,7 +77,9 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
     }
 
     fn command(&self, verb: &str) -> Command {
-        let mut c = Command::new(self.folder.path().join("toci-host"));
+        // The program that runs may be exchanged by one that is no good; what asks it is not.
+        let own = self.folder.path().join("toci-host");
+        let mut c = Command::new(if verb == "run" { own } else { PROGRAM.into() });
         c.arg(verb).arg("--config").arg(self.folder.path().join("c.toml"));
         c
     }
@@ -144,6 +146,32 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
     fn nothing_to_do(&self) -> bool {
         let out = self.command("plan").output().unwrap();
         out.stdout == b"nothing to do\n"
+    }
+
+    /// Which program serves the host, as soon as one does so well.
+    fn wait_for_the_agent(&self, what: &str) {
+        self.wait_for(what, |h| {
+            std::fs::read_to_string(h.path("agent.json")).is_ok_and(|t| t.contains("\"program\""))
+        });
+    }
+
+    /// Has the agent make way for the program that is installed now.
+    fn hand_over(&self) {
+        let _ = std::fs::remove_file(self.path("agent.json"));
+        let pid = self.running.as_ref().unwrap().id().cast_signed();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGUSR2).unwrap();
+    }
+
+    /// Exchanges the program by a script.
+    fn install_script(&self, script: &str) {
+        let (new, place) = (self.folder.path().join("new"), self.folder.path().join("toci-host"));
+        let made = Command::new("sh")
+            .args(["-c", r#"printf '%s\n' "$2" >"$1" && chmod 755 "$1""#, "sh"])
+            .arg(&new)
+            .arg(script)
+            .status();
+        assert!(made.unwrap().success());
+        std::fs::rename(new, place).unwrap();
     }
 
     fn kill(&mut self) {
@@ -279,6 +307,53 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     assert!(!host.path("images/seed_1.push0").exists());
     let gone = host.ask("destroy", &[]);
     assert!(gone.contains("- domain seed_1") && gone.contains("- bridge br-ctlplane"), "{gone}");
+}
+
+#[test]
+fn an_agent_makes_way_for_another_and_machines_outlive_one_that_is_no_good() {
+    let mut host = TeHost::new();
+    host.start();
+    host.wait_for_the_agent("the first agent");
+    host.sh("virsh start seed_1");
+    let first = host.te_json();
+    let agents = |h: &TeHost| h.sh("pgrep -P 1 -x toci-host || true").trim().to_owned();
+    let before = agents(&host);
+    host.install();
+    host.hand_over();
+    host.wait_for_the_agent("the second agent");
+    assert_ne!(agents(&host), before);
+    assert_eq!(host.te_json()["ssh-key"], first["ssh-key"]);
+
+    // Neither one that refuses, nor one that ends as if all were done, nor what is no program ends the machines.
+    for bad in ["#!/bin/sh\nexit 2", "#!/bin/sh\nexit 0", "no program"] {
+        let pid = agents(&host);
+        host.install_script(bad);
+        host.hand_over();
+        host.wait_for("the agent to be gone", |h| agents(h) != pid);
+        // Pid 1 falls back on itself when the program is none.
+        host.install();
+        host.hand_over();
+        host.wait_for_the_agent(bad);
+        assert_eq!(host.running_machines(), ["seed_1"], "{bad}");
+    }
+    // One that hangs is ended when it is told a second time.
+    host.install_script("#!/bin/sh\ntrap '' USR2\nwhile :; do sleep 1; done");
+    host.hand_over();
+    host.wait_for("the one that hangs", |h| {
+        h.sh("pgrep -P 1 -x toci-host -a || true").contains("/bin/sh")
+    });
+    host.install();
+    let asked = |h: &TeHost| h.log().matches("is asked to make way").count();
+    let before = asked(&host);
+    host.hand_over();
+    // Two signals of a kind may become one.
+    host.wait_for("it to be asked", |h| asked(h) > before);
+    host.hand_over();
+    host.wait_for_the_agent("an agent after the one that hung");
+    assert!(host.log().contains("is ended, as it did not make way"), "{}", host.log());
+    assert_eq!(host.running_machines(), ["seed_1"]);
+    assert_eq!(host.te_json()["ssh-key"], first["ssh-key"]);
+    assert_eq!(host.te_json()["toci"]["generation"], 1);
 }
 
 #[test]

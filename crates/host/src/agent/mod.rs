@@ -7,6 +7,7 @@ mod operations;
 mod reporter;
 mod run;
 mod standalone;
+mod well;
 
 pub use credential::{CredentialError, client, enrol};
-pub use run::{AgentError, run_agent};
+pub use run::{AgentError, Ended, run_agent};

@@ -1,5 +1,6 @@
 //! Tells the server all that is: whenever any of it changes, and every so often.
 
+use super::well::Well;
 use crate::facts;
 use crate::host::Host;
 use crate::te::TeTaskHandle;
@@ -55,8 +56,8 @@ impl Reporter {
         });
     }
 
-    /// Reports for ever.
-    pub(super) async fn run(self: Arc<Self>) {
+    /// Reports for ever. All is well when the server has taken the first report.
+    pub(super) async fn run(self: Arc<Self>, well: Arc<Well>) {
         let mut confirmed = BTreeMap::new();
         let mut backoff = Backoff::new();
         loop {
@@ -66,6 +67,7 @@ impl Reporter {
             };
             match told {
                 Ok(()) => {
+                    well.tell();
                     backoff.reset();
                     sleep(GATHER).await;
                     let _ = timeout(self.every(), self.news.notified()).await;

@@ -3,6 +3,7 @@
 use super::credential::{self, CredentialError};
 use super::operations::{OPERATIONS_MAX, Operations};
 use super::reporter::Reporter;
+use super::well::Well;
 use super::{keeper, link, standalone};
 use crate::gateway::GatewayError;
 use crate::gateway_port::start_gateway;
@@ -23,7 +24,11 @@ const START_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between attempts to enrol.
 const ENROL_PAUSE: Duration = Duration::from_secs(2);
 
-/// Why the agent ended.
+/// How long commands that leases run on the gateway are waited for before the agent is replaced; then they are cut, and
+/// their callers connect anew.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Why the agent could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The host cannot be put in order.
@@ -62,9 +67,20 @@ impl AgentError {
     }
 }
 
-/// Runs the agent until SIGTERM. Machines go on running when it ends.
-pub async fn run_agent(host: Host, alone: bool) -> Result<(), AgentError> {
+/// Why a healthy agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// SIGTERM.
+    Terminated,
+    /// SIGUSR2: the program that is installed now goes on in its place.
+    HandOver,
+}
+
+/// Runs the agent until SIGTERM or SIGUSR2. Machines go on running when it ends.
+pub async fn run_agent(host: Host, alone: bool) -> Result<Ended, AgentError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    let mut hand_over = signal(SignalKind::user_defined2()).map_err(AgentError::Signals)?;
+    let well = Arc::new(Well::begin(&host.state)?);
     let host = Arc::new(host);
     if !alone && host.config.server.is_none() {
         return Err(CredentialError::NoServer.into());
@@ -83,11 +99,28 @@ pub async fn run_agent(host: Host, alone: bool) -> Result<(), AgentError> {
         for te in tes {
             tokio::spawn(standalone::serve(Arc::clone(&host), te));
         }
+        well.tell();
     } else {
-        connect(&host, tes, problems).await?;
+        tokio::select! {
+            connected = connect(&host, tes, problems, Arc::clone(&well)) => connected?,
+            _ = terminate.recv() => return Ok(Ended::Terminated),
+            _ = hand_over.recv() => {
+                well.makes_way();
+                return Ok(Ended::HandOver);
+            }
+        }
     }
-    terminate.recv().await;
-    Ok(())
+    tokio::select! {
+        _ = terminate.recv() => return Ok(Ended::Terminated),
+        _ = hand_over.recv() => tracing::info!("making way for the program that is installed now"),
+    }
+    tokio::select! {
+        _ = terminate.recv() => return Ok(Ended::Terminated),
+        () = gateway.quiet() => {}
+        () = sleep(QUIET_WAIT_MAX) => tracing::warn!("commands of leases still run; they are cut"),
+    }
+    well.makes_way();
+    Ok(Ended::HandOver)
 }
 
 async fn in_place(host: &Host) -> Result<(), HostError> {
@@ -108,6 +141,7 @@ async fn connect(
     host: &Arc<Host>,
     tes: Vec<TeTaskHandle>,
     problems: watch::Receiver<Vec<String>>,
+    well: Arc<Well>,
 ) -> Result<(), AgentError> {
     let client = loop {
         match credential::client(&host.config, &host.state).await {
@@ -135,7 +169,7 @@ async fn connect(
         running: Semaphore::new(OPERATIONS_MAX),
     });
     reporter.watch();
-    tokio::spawn(Arc::clone(&reporter).run());
+    tokio::spawn(Arc::clone(&reporter).run(well));
     tokio::spawn(link::listen(reporter, operations));
     Ok(())
 }

@@ -76,6 +76,8 @@ pub(super) struct Shared {
     pub(super) doors: Doors,
     pub(super) users: Vec<String>,
     strangers: Mutex<VecDeque<(u64, CancellationToken)>>,
+    /// Connections of holders with channels.
+    busy: watch::Sender<usize>,
 }
 
 /// The gateway of a TE host. Dropping it stops it without waiting; see [`Gateway::shut_down`].
@@ -105,6 +107,7 @@ impl Gateway {
             doors: Doors::default(),
             users: config.users,
             strangers: Mutex::new(VecDeque::new()),
+            busy: watch::Sender::new(0),
         });
         let stop = CancellationToken::new();
         let accepting =
@@ -142,6 +145,12 @@ impl Gateway {
     pub async fn close(&self, te: &TeId, generation: Generation) {
         self.shared.doors.close(te, generation).await;
         tracing::info!(%te, %generation, "gateway shut");
+    }
+
+    /// Waits for a moment in which no holder runs a command.
+    pub async fn quiet(&self) {
+        // The sender lives as long as this gateway.
+        let _ = self.shared.busy.subscribe().wait_for(|connections| *connections == 0).await;
     }
 
     /// Stops listening and shuts every TE.
@@ -262,6 +271,27 @@ impl Shared {
     }
 }
 
+/// Whether a connection counts among the busy ones.
+struct Busy<'a> {
+    counter: &'a watch::Sender<usize>,
+    is_counted: bool,
+}
+
+impl Busy<'_> {
+    fn set(&mut self, is_busy: bool) {
+        if self.is_counted != is_busy {
+            self.is_counted = is_busy;
+            self.counter.send_modify(|n| *n = if is_busy { *n + 1 } else { n.saturating_sub(1) });
+        }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
 /// Runs one connection and cuts it when it must end. A panic in its task ends only this connection.
 async fn supervise(
     stream: TcpStream,
@@ -278,8 +308,10 @@ async fn supervise(
     let stream = CutStream::new(stream, cut.clone());
     let greeted = tokio::time::timeout_at(deadline, server::run_stream(config, stream, session));
     let Ok(Ok(mut running)) = greeted.await else { return };
+    let mut busy = Busy { counter: &shared.busy, is_counted: false };
     loop {
         let now = stand.borrow_and_update().clone();
+        busy.set(matches!(now, Stand::Busy { .. }));
         let (until, shut) = match &now {
             Stand::Stranger => (Some(deadline), None),
             Stand::Idle { since, open } => (Some(*since + IDLE_MAX), Some(open.shut.clone())),

@@ -133,6 +133,8 @@ pub struct Device {
     pub tap: bool,
     /// Address to set, with prefix.
     pub address: Option<String>,
+    /// The default route goes through it, to there.
+    pub route: Option<Ipv4Addr>,
 }
 
 /// A domain.
@@ -227,7 +229,7 @@ pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Desired {
     let mut d = Desired::default();
     let datapath = if facts.system_datapath { "system" } else { "netdev" };
     let mut public = Bridge { datapath, fail_mode: FailMode::Secure, ports: BTreeMap::new() };
-    let tap = || Device { tap: true, address: None };
+    let tap = || Device { tap: true, address: None, route: None };
     let plain = |ofport, protected| Port { kind: PortKind::System, ofport, protected, mac: None };
 
     public.ports.insert(
@@ -240,10 +242,11 @@ pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Desired {
         },
     );
     let address = Some(config.network.address.to_string());
-    d.devices.insert(names::HOST_DEVICE.into(), Device { tap: false, address });
+    let route = config.default_route();
+    d.devices.insert(names::HOST_DEVICE.into(), Device { tap: false, address, route });
     if let Some(uplink) = uplink(config) {
         public.ports.insert(uplink.clone(), plain(Some(names::UPLINK_OFPORT), false));
-        d.devices.insert(uplink, Device { tap: false, address: None });
+        d.devices.insert(uplink, Device { tap: false, address: None, route: None });
     }
 
     for te in tes {

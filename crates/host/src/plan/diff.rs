@@ -4,6 +4,7 @@ use super::desired::{Bridge, Desired, DomainSpec, FailMode, Port};
 use super::world::{BridgeWorld, PortWorld, World};
 use crate::names;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// One thing to do. Each may be done again without harm.
@@ -70,6 +71,8 @@ pub enum Step {
         device: String,
         /// With prefix.
         address: Option<String>,
+        /// Where the default route goes.
+        route: Option<Ipv4Addr>,
     },
     /// Replace the flow table.
     SetFlows {
@@ -234,7 +237,11 @@ fn create_network(want: &Desired, world: &World, p: &mut Plan) {
     }
     for (device, spec) in &want.devices {
         if !world.device_ok(device, spec) {
-            p.steps.push(Step::SetDevice { device: device.clone(), address: spec.address.clone() });
+            p.steps.push(Step::SetDevice {
+                device: device.clone(),
+                address: spec.address.clone(),
+                route: spec.route,
+            });
         }
     }
     for (bridge, flows) in &want.flows {
@@ -312,10 +319,13 @@ impl fmt::Display for Step {
                 }
                 if spec.protected { write!(f, ", protected") } else { Ok(()) }
             }
-            Step::SetDevice { device, address } => match address {
-                Some(a) => write!(f, "~ device {device}: up, {a}"),
-                None => write!(f, "~ device {device}: up"),
-            },
+            Step::SetDevice { device, address, route } => {
+                write!(f, "~ device {device}: up")?;
+                if let Some(address) = address {
+                    write!(f, ", {address}")?;
+                }
+                route.map_or(Ok(()), |route| write!(f, ", default route to {route}"))
+            }
             Step::SetFlows { bridge, flows, differences } => {
                 write!(f, "~ flows of {bridge}: {} in all", flows.len())?;
                 for d in differences {

@@ -64,7 +64,7 @@ fn world_of(want: &Desired) -> World {
     for (i, (name, d)) in want.devices.iter().enumerate() {
         let index = u32::try_from(i).unwrap() + 1;
         let addresses = d.address.iter().cloned().collect();
-        w.devices.insert(name.clone(), DeviceWorld { index, up: true, addresses });
+        w.devices.insert(name.clone(), DeviceWorld { index, up: true, addresses, route: d.route });
     }
     for bridge in want.flows.keys() {
         w.flow_differences.insert(bridge.clone(), vec![]);
@@ -145,7 +145,10 @@ fn a_crashed_switch_is_mended() {
     // After ovs-vswitchd came back: `tedev` is a new device without address, flows are gone.
     let (_, want) = one_te();
     let mut world = world_of(&want);
-    world.devices.insert("tedev".into(), DeviceWorld { index: 99, up: false, addresses: vec![] });
+    world.devices.insert(
+        "tedev".into(),
+        DeviceWorld { index: 99, up: false, addresses: vec![], route: None },
+    );
     world
         .flow_differences
         .insert("br-ctlplane".into(), vec!["+priority=0 actions=drop".to_owned()]);

@@ -3,6 +3,7 @@
 use super::desired::Device;
 use super::domain_xml::BootDevice;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// What is there.
@@ -59,6 +60,8 @@ pub struct DeviceWorld {
     pub up: bool,
     /// IPv4 addresses with prefix.
     pub addresses: Vec<String>,
+    /// Where the default route goes that leads through it.
+    pub route: Option<Ipv4Addr>,
 }
 
 /// A domain.
@@ -87,7 +90,9 @@ impl World {
     /// Whether a device is as it should be.
     pub(super) fn device_ok(&self, name: &str, wanted: &Device) -> bool {
         self.devices.get(name).is_some_and(|have| {
-            have.up && wanted.address.as_ref().is_none_or(|a| have.addresses.contains(a))
+            have.up
+                && wanted.address.as_ref().is_none_or(|a| have.addresses.contains(a))
+                && (wanted.route.is_none() || wanted.route == have.route)
         })
     }
 }

@@ -4,16 +4,17 @@ use super::daemons::{Daemon, daemons, lay_out};
 use super::outside::SandboxError;
 use crate::config::{Config, HIDDEN_IN_SANDBOX};
 use crate::state::StateDir;
+use crate::successor::EXIT_HAND_OVER;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use toci_core::chain::Chain;
 
@@ -36,6 +37,9 @@ pub struct Payload {
     pub arguments: Vec<String>,
     /// Start it again when it crashes; otherwise its end is the sandbox's.
     pub restart: bool,
+    /// What is started, when it is there: a link to the program of the version that is installed. Otherwise, and when it
+    /// cannot be started, this program.
+    pub program: Option<PathBuf>,
 }
 
 /// Exit code of the payload that is not a crash: refused, trying again would not help.
@@ -52,7 +56,7 @@ struct Running {
 pub fn sandbox_init(config: &Config, payload: &Payload) -> Result<ExitCode, SandboxError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("set death signal"))?;
     let mut signals = SigSet::empty();
-    for s in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
+    for s in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR2] {
         signals.add(s);
     }
     let state = StateDir::open(&config.state)?;
@@ -86,22 +90,47 @@ fn supervise(
     payload: &Payload,
     state: &StateDir,
 ) -> Result<ExitCode, SandboxError> {
+    // Machines may run, and leases: from now on no end of the payload is the sandbox's.
+    let mut settled = false;
+    let mut told = None;
     loop {
         while let Some((pid, code)) = reap()? {
             // Orphans of the daemons come here too; they are only reaped.
             let Some(i) = running.iter().position(|r| r.pid == pid) else { continue };
-            let dead = running.swap_remove(i);
-            let crash = code != 0 && code != EXIT_REFUSED;
-            if dead.daemon.is_none() && !(payload.restart && crash) {
-                return Ok(ExitCode::from(code));
+            let mut dead = running.swap_remove(i);
+            if dead.daemon.is_none() {
+                settled |= code == EXIT_HAND_OVER || dead.started.elapsed() > LIVED_LONG;
+                let crash = code != 0 && code != EXIT_REFUSED;
+                if !(payload.restart && (crash || settled)) {
+                    return Ok(ExitCode::from(code));
+                }
+                if code == EXIT_HAND_OVER {
+                    dead.pause = RESTART_FIRST;
+                }
             }
             running.push(start_again(dead, payload, state, signals)?);
         }
         match signals.wait().map_err(failed("wait for signals"))? {
             Signal::SIGTERM | Signal::SIGINT => return Ok(ExitCode::SUCCESS),
+            Signal::SIGUSR2 => told = make_way(&running, told),
             _ => {}
         }
     }
+}
+
+/// Has the payload make way for the program that is installed now; one that was told so before and is still there is
+/// ended. The one that was told.
+fn make_way(running: &[Running], told: Option<Pid>) -> Option<Pid> {
+    let pid = running.iter().find(|r| r.daemon.is_none())?.pid;
+    let (signal, what) = if told == Some(pid) {
+        (Signal::SIGKILL, "is ended, as it did not make way")
+    } else {
+        (Signal::SIGUSR2, "is asked to make way")
+    };
+    eprintln!("toci-host: agent {pid} {what}");
+    // It may have ended in this moment.
+    let _ = kill(pid, signal);
+    Some(pid)
 }
 
 fn start_again(
@@ -143,22 +172,32 @@ fn start(
     signals: &SigSet,
 ) -> Result<Running, SandboxError> {
     let name = daemon.as_ref().map_or("toci-host", |d| d.name);
-    let command = match &daemon {
-        Some(d) => d.command(&state.log()),
-        None => own_program().map(|program| {
-            let mut c = Command::new(program);
-            c.args(&payload.arguments).stdin(Stdio::null());
-            c
-        }),
-    };
     // Children inherit the signal mask. Pid 1 ignores what is not handled, so nothing is lost but
     // a SIGCHLD, and dead children are looked for before every wait.
     signals.thread_unblock().map_err(failed("unblock signals"))?;
-    let child = command.and_then(|mut c| c.spawn());
+    let child = match &daemon {
+        Some(d) => d.command(&state.log()).and_then(|mut c| c.spawn()),
+        None => spawn_payload(payload),
+    };
     signals.thread_block().map_err(failed("block signals"))?;
     let child = child.map_err(|source| SandboxError::Start { program: name.to_owned(), source })?;
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(-1));
     Ok(Running { daemon, pid, started: Instant::now(), pause })
+}
+
+/// Starts the program that is installed now. When it cannot be started at all, this one: machines run, and are looked
+/// after by one or the other.
+fn spawn_payload(payload: &Payload) -> std::io::Result<Child> {
+    let spawn = |program: &Path| {
+        Command::new(program).args(&payload.arguments).stdin(Stdio::null()).spawn()
+    };
+    if let Some(program) = &payload.program {
+        match spawn(program) {
+            Ok(child) => return Ok(child),
+            Err(e) => eprintln!("toci-host: {} cannot be started: {e}", program.display()),
+        }
+    }
+    spawn(&own_program()?)
 }
 
 /// This program, wherever it was started from. When its file was exchanged meanwhile, as an upgrade

@@ -74,7 +74,8 @@ pub fn outside_device(config: &Config) -> String {
     format!("toci{}", &names::fingerprint(&config.state.display().to_string())[..8])
 }
 
-/// Starts a sandbox for `payload` and waits until it ends. SIGINT and SIGTERM end it.
+/// Starts a sandbox for `payload` and waits until it ends. SIGINT and SIGTERM end it; SIGUSR2 has the agent in it make
+/// way for the program that is installed now.
 /// Must run before this process has a second thread.
 pub fn run_sandbox(
     config: &Config,
@@ -86,7 +87,7 @@ pub fn run_sandbox(
     let mut child = spawn(config_path, payload)?;
     // Not before the start: the signal mask is inherited.
     let mut signals = SigSet::empty();
-    for s in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for s in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2] {
         signals.add(s);
     }
     signals.thread_block().map_err(failed("block signals"))?;
@@ -128,6 +129,10 @@ fn start_and_wait(
         }
         match signals.wait().map_err(failed("wait for signals"))? {
             Signal::SIGCHLD => {}
+            Signal::SIGUSR2 => {
+                // It may have ended in this moment.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGUSR2);
+            }
             _ => return Ok(ExitCode::SUCCESS),
         }
     }
@@ -149,6 +154,7 @@ fn spawn(config_path: &Path, payload: &Payload) -> Result<Child, SandboxError> {
                 .arg("sandbox-enter")
                 .arg("--config")
                 .arg(config_path)
+                .args(payload.program.iter().flat_map(|p| ["--program".as_ref(), p.as_os_str()]))
                 .arg(restart)
                 .arg("--")
                 .args(&payload.arguments)

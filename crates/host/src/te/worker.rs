@@ -51,6 +51,8 @@ pub trait GatewayPort: std::fmt::Debug + Send + Sync {
     /// Refuses this generation and everything older, cuts their sessions, and returns when they
     /// are dead.
     fn close(&self, te: &TeSpec, generation: Generation) -> Boxed<'_, ()>;
+    /// Returns in a moment in which no holder runs a command.
+    fn quiet(&self) -> Boxed<'_, ()>;
 }
 
 /// A wish of the server, and when it came.
