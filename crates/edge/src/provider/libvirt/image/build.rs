@@ -19,8 +19,12 @@ pub const IMAGE_BUILD_LIMIT: Duration = Duration::from_secs(3600);
 const LAST_LINES_MAX: usize = 10;
 /// The end of a log that is read for that, in bytes.
 const TAIL_MAX_BYTES: u64 = 8 << 10;
-/// The script around debootstrap.
+/// The script around debootstrap …
 const DEBOOTSTRAP: &str = include_str!("debootstrap.sh");
+/// … the one around diskimage-builder …
+const DIB: &str = include_str!("dib.sh");
+/// … and how both make a disk of what they have.
+const DISK: &str = include_str!("disk.sh");
 
 /// Hash of all that an image is made of: the same hash, the same image.
 pub(in crate::provider::libvirt) fn recipe(source: &ImageSource) -> String {
@@ -30,8 +34,8 @@ pub(in crate::provider::libvirt) fn recipe(source: &ImageSource) -> String {
             let facts = std::fs::metadata(path).map(|m| (m.len(), m.mtime(), m.ino()));
             format!("file {} {:?}", path.display(), facts.ok())
         }
-        ImageSource::Debootstrap { .. } => format!("{source:?} {DEBOOTSTRAP}"),
-        ImageSource::DiskImageBuilder { .. } => format!("{source:?}"),
+        ImageSource::Debootstrap { .. } => format!("{source:?} {DEBOOTSTRAP} {DISK}"),
+        ImageSource::DiskImageBuilder { .. } => format!("{source:?} {DIB} {DISK}"),
     };
     hex(digest(&SHA256, text.as_bytes()).as_ref())[..12].to_owned()
 }
@@ -110,10 +114,7 @@ impl Build<'_> {
         match &self.config.source {
             ImageSource::File(_) => Ok(None),
             ImageSource::Debootstrap { suite, mirror, packages, size_mib, customise } => {
-                let script = work.join("debootstrap.sh");
-                std::fs::write(&script, DEBOOTSTRAP)
-                    .map_err(|e| ProviderError::new("write the script of a build", &e))?;
-                let call = call.args(["bash"]).args([&script]);
+                let call = call.args(["bash"]).args([script(work, "debootstrap.sh", DEBOOTSTRAP)?]);
                 Ok(Some(
                     call.env("OUT", out)
                         .env("WORK", work)
@@ -126,15 +127,25 @@ impl Build<'_> {
             }
             ImageSource::DiskImageBuilder { elements, environment } => {
                 let call = call
-                    .args(["disk-image-create", "-x", "--no-tmpfs", "-t", "qcow2", "-o"])
-                    .args([out])
-                    .args(elements)
-                    .env("TMP_DIR", work)
+                    .args(["bash"])
+                    .args([script(work, "dib.sh", DIB)?])
+                    .env("OUT", out)
+                    .env("WORK", work)
+                    .env("ELEMENTS", elements.join(" "))
                     .env("DIB_IMAGE_CACHE", self.folder.join("diskimage-builder"));
                 Ok(Some(environment.iter().fold(call, |call, (name, value)| call.env(name, value))))
             }
         }
     }
+}
+
+/// Writes a script, and what it reads.
+fn script(work: &Path, name: &str, text: &str) -> Result<PathBuf, ProviderError> {
+    let path = work.join(name);
+    std::fs::write(&path, text)
+        .and_then(|()| std::fs::write(work.join("disk.sh"), DISK))
+        .map_err(|e| ProviderError::new("write the script of a build", &e))?;
+    Ok(path)
 }
 
 /// A folder that goes with the value.

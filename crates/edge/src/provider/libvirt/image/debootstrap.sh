@@ -1,33 +1,19 @@
 #!/bin/bash
-# Builds a bootable qcow2 image of Debian with debootstrap, without loop devices and without mounting the image: MBR, a
-# FAT with syslinux, kernel and initramfs, and an ext4 root file system that grows to the disk at the first boot.
+# Builds a bootable qcow2 image of Debian with debootstrap. Its root file system grows to the disk at the first boot.
 # Runs in mount and pid namespaces of its own (see build.rs), so that nothing of it stays when it is killed.
 #
 # Environment: OUT (file to make), WORK (empty folder), SUITE, MIRROR (may be empty), PACKAGES (more of them, with
 # spaces), SIZE_MIB (of the root file system), CUSTOMISE (shell text that is run in the new system at the end).
 set -euo pipefail
+# shellcheck source=crates/edge/src/provider/libvirt/image/disk.sh
+source "$(dirname "$0")/disk.sh"
 
-SECTOR_BYTES=512
-BOOT_START_MIB=1
-BOOT_MIB=160                      # kernel and initramfs; twice what they take today
-MBR=/usr/lib/syslinux/mbr/mbr.bin
 # What makes it a node: a kernel, an SSH server, DHCP, and the least that jobs expect (bash, git, python3, sudo).
 NODE_PACKAGES="linux-image-cloud-amd64 initramfs-tools systemd-sysv udev dbus openssh-server ifupdown isc-dhcp-client iproute2 fdisk
  ca-certificates sudo git python3-minimal rsync procps less"
 
-say() { echo "[$(date -u +%H:%M:%S)] $*"; }
-
-need() {
-    command -v "$1" >/dev/null || { echo "$1 is missing on this machine: apt-get install $2" >&2; exit 2; }
-}
-
 need debootstrap debootstrap
-need mke2fs e2fsprogs
-need sfdisk fdisk
-need syslinux syslinux
-need mcopy mtools
-need qemu-img qemu-utils
-[ -f "$MBR" ] || { echo "$MBR is missing on this machine: apt-get install syslinux-common" >&2; exit 2; }
+need_for_disks
 
 root=$WORK/root
 include=$(tr -s ' \n' ',' <<<"$NODE_PACKAGES $PACKAGES")
@@ -132,33 +118,4 @@ chroot "$root" apt-get clean
 rm -f "$root/etc/resolv.conf"
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/tmp/*
 
-say "writing the disk"
-raw=$WORK/disk.raw
-truncate -s $((BOOT_START_MIB + BOOT_MIB + SIZE_MIB + 1))M "$raw"
-sfdisk --quiet "$raw" <<TABLE
-label: dos
-start=${BOOT_START_MIB}MiB, size=${BOOT_MIB}MiB, type=e, bootable
-start=$((BOOT_START_MIB + BOOT_MIB))MiB, size=${SIZE_MIB}MiB, type=83
-TABLE
-dd if="$MBR" of="$raw" bs=440 count=1 conv=notrunc status=none
-kernel=$(echo "$root"/boot/vmlinuz-* | tr ' ' '\n' | sort -V | tail -n 1)
-initramfs=$root/boot/initrd.img-${kernel##*/vmlinuz-}
-boot=$((BOOT_START_MIB * 1024 * 1024))
-export MTOOLS_SKIP_CHECK=1 MTOOLSRC=/dev/null
-mformat -i "$raw@@$boot" -T $((BOOT_MIB * 1024 * 1024 / SECTOR_BYTES)) -h 255 -s 63 -H $((boot / SECTOR_BYTES)) -v TOCIBOOT ::
-mcopy -i "$raw@@$boot" "$kernel" ::vmlinuz
-mcopy -i "$raw@@$boot" "$initramfs" ::initrd
-mcopy -i "$raw@@$boot" - ::syslinux.cfg <<SYSLINUX
-SERIAL 0 115200
-DEFAULT node
-PROMPT 0
-LABEL node
-  KERNEL vmlinuz
-  INITRD initrd
-  APPEND root=LABEL=toci-root ro net.ifnames=0 console=tty0 console=ttyS0,115200 quiet systemd.show_status=true panic=5
-SYSLINUX
-syslinux --offset "$boot" --install "$raw"
-mke2fs -q -t ext4 -L toci-root -E "offset=$(((BOOT_START_MIB + BOOT_MIB) * 1024 * 1024))" -d "$root" "$raw" "${SIZE_MIB}M"
-say "compressing holes away"
-qemu-img convert -q -f raw -O qcow2 "$raw" "$OUT"
-say "done: $(du -h "$OUT" | cut -f1)"
+write_disk "$root" "$SIZE_MIB"
