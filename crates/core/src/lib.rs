@@ -9,6 +9,7 @@
 pub mod broker;
 pub mod chain;
 pub mod cloud;
+pub mod deploy;
 pub mod event;
 pub mod id;
 pub mod layout;

@@ -58,6 +58,23 @@ impl Ci {
     /// # Errors
     /// What did not come up, with its log.
     pub fn start_in(lab: Lab, testenvs: u32) -> Result<Ci> {
+        let mut ci = Ci::serve(lab, testenvs)?;
+        ci.host.start(&ci.lab, &[])?;
+        ci.wait_for_testenvs("all to be ready", READY_LIMIT, |all| {
+            all.len() == testenvs as usize && all.iter().all(|te| te.state == TeState::Ready)
+        })?;
+        Ok(ci)
+    }
+
+    /// The server alone; its TE host is not started.
+    ///
+    /// # Errors
+    /// What did not come up, with its log.
+    pub fn start_without_host() -> Result<Ci> {
+        Ci::serve(Lab::start()?, 0)
+    }
+
+    fn serve(lab: Lab, testenvs: u32) -> Result<Ci> {
         let gate = lab.folder().join("gate");
         fs::write(&gate, GATE_SCRIPT)?;
         fs::set_permissions(&gate, fs::Permissions::from_mode(0o755))?;
@@ -85,13 +102,8 @@ impl Ci {
         fs::write(lab.folder().join("client.token"), client.token)?;
         let enrol = runtime
             .block_on(api.create_enrol_token(&EnrolTokenRequest { host: None, ttl_s: None }))?;
-        let mut host = TeHost::new(&lab, 1, testenvs, Some(&enrol.token))?;
-        host.start(&lab, &[])?;
-        let ci = Ci { runtime, api, host, server: Some(server), lab };
-        ci.wait_for_testenvs("all to be ready", READY_LIMIT, |all| {
-            all.len() == testenvs as usize && all.iter().all(|te| te.state == TeState::Ready)
-        })?;
-        Ok(ci)
+        let host = TeHost::new(&lab, 1, testenvs, Some(&enrol.token))?;
+        Ok(Ci { runtime, api, host, server: Some(server), lab })
     }
 
     /// The API, as operator.

@@ -7,6 +7,7 @@ mod ci;
 mod documentation;
 mod lab;
 mod leftovers;
+mod machine;
 mod te_host;
 mod wait;
 
@@ -15,5 +16,6 @@ pub use ci::Ci;
 pub use documentation::{Example, examples};
 pub use lab::{Lab, Process};
 pub use leftovers::Leftovers;
+pub use machine::Machine;
 pub use te_host::TeHost;
 pub use wait::wait_for;

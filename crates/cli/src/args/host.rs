@@ -1,5 +1,6 @@
 //! `toci host`.
 
+use super::host_deploy::{DeployArgs, RemoveArgs, RollbackArgs, UpgradeArgs};
 use crate::duration::parse_some;
 use clap::Subcommand;
 use core::time::Duration;
@@ -43,9 +44,24 @@ pub enum HostCommand {
         /// The host
         host: String,
     },
-    /// Forget a host and its token; refused while it has leases
-    Remove {
-        /// The host
-        host: String,
-    },
+    /// Set a machine up as a TE host, or bring it up to date, over SSH
+    ///
+    /// Packages, program, configuration, enrolment and service: whatever differs is made so; a second time there is
+    /// nothing to do. The host's key must be known (--known-hosts, --host-key, or OpenSSH's own files).
+    ///
+    /// Examples:
+    ///   toci host deploy tehost1 --ssh root@192.0.2.7 --config te.toml --plan
+    ///   toci host deploy tehost1 --ssh root@192.0.2.7 --config te.toml --set ADDRESS=172.16.0.7/22
+    #[command(verbatim_doc_comment)]
+    Deploy(Box<DeployArgs>),
+    /// Replace the program of hosts in place; leases go on
+    ///
+    /// When the new version does not serve well in time, the one before it is put back.
+    Upgrade(Box<UpgradeArgs>),
+    /// Go back to the version before; leases go on
+    Rollback(Box<RollbackArgs>),
+    /// Take a host out of service, and remove from its machine what `deploy` put there
+    ///
+    /// Waits until no lease uses it. A machine that was not set up by `deploy` is not known here: --forget.
+    Remove(Box<RemoveArgs>),
 }

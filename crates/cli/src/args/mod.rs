@@ -4,6 +4,7 @@ mod config;
 mod demo;
 mod global;
 mod host;
+mod host_deploy;
 mod lease;
 mod node;
 mod pipeline;
@@ -16,6 +17,7 @@ pub use config::{ChangeArgs, ConfigCommand, StateArg, VoteArg};
 pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
 pub use global::GlobalArgs;
 pub use host::HostCommand;
+pub use host_deploy::{ApplyArgs, DeployArgs, RemoveArgs, RollbackArgs, SshArgs, UpgradeArgs};
 pub use lease::{LeaseCommand, RunArgs};
 pub use node::{AutoholdCommand, NodeCommand, ProviderCommand};
 pub use pipeline::{HistoryArgs, PipelineCommand, SourceCommand, SubjectArgs};
@@ -156,7 +158,13 @@ mod tests {
             }
         }
         visit(&command(), "toci");
-        for path in [&["lease", "run"][..], &["te", "push-image"], &["host", "enrol"], &["demo"]] {
+        for path in [
+            &["lease", "run"][..],
+            &["te", "push-image"],
+            &["host", "enrol"],
+            &["host", "deploy"],
+            &["demo"],
+        ] {
             assert!(long_help(path).contains("Examples:"), "{path:?}");
         }
         assert!(long_help(&[]).contains("Exit codes:"));

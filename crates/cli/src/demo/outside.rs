@@ -103,7 +103,7 @@ fn script(args: &DemoRun) -> Result<PathBuf> {
 }
 
 /// A program beside ours, or in PATH.
-pub(super) fn find(name: &str) -> Result<PathBuf> {
+pub(crate) fn find(name: &str) -> Result<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&in_path).chain(["/usr/sbin".into(), "/sbin".into()]);

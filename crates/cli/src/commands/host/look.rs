@@ -1,6 +1,7 @@
-//! `toci host`.
+//! `toci host`: what there is, and what the server does with it.
 
-use super::secret_file::SecretFile;
+use super::super::secret_file::SecretFile;
+use super::{deploy, remove, upgrade};
 use crate::args::HostCommand;
 use crate::error::Result;
 use crate::exit::Exit;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use toci_client::api::ApiClient;
 use toci_wire::api::{EnrolTokenRequest, Host};
 
-pub(super) async fn dispatch(
+pub(in super::super) async fn dispatch(
     client: &ApiClient,
     json: bool,
     command: HostCommand,
@@ -39,12 +40,10 @@ pub(super) async fn dispatch(
         }
         HostCommand::Drain { host } => show(&client.drain_host(&host).await?, json)?,
         HostCommand::Undrain { host } => show(&client.undrain_host(&host).await?, json)?,
-        HostCommand::Remove { host } => {
-            client.delete_host(&host).await?;
-            if !json {
-                output::text_line(&format!("host {host} is forgotten"))?;
-            }
-        }
+        HostCommand::Deploy(args) => return deploy::deploy(client, json, *args).await,
+        HostCommand::Upgrade(args) => return upgrade::upgrade(client, json, *args).await,
+        HostCommand::Rollback(args) => return upgrade::rollback(client, json, *args).await,
+        HostCommand::Remove(args) => return remove::remove(client, json, *args).await,
     }
     Ok(Exit::Ok.into())
 }

@@ -1,0 +1,15 @@
+//! `toci host`: looking after hosts at the server ([`look`]), and setting machines up as hosts, over SSH.
+
+mod apply;
+mod deploy;
+mod inventory;
+mod look;
+mod machine;
+mod program;
+mod remove;
+mod settle;
+mod story;
+mod template;
+mod upgrade;
+
+pub(super) use look::dispatch;
