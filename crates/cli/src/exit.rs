@@ -26,6 +26,8 @@ pub enum Exit {
     Unreachable,
     /// No token, a wrong or expired one, or one without the right.
     NotAllowed,
+    /// What is there is not as it should be (`toci cloud plan`).
+    Differs,
     /// `toci` itself failed while a command was to be run (data file, a broken answer).
     RunFailed,
     /// The command was found but could not be run.
@@ -38,7 +40,7 @@ pub enum Exit {
 
 impl Exit {
     /// All codes, in the order of their numbers; `Signal` stands for its whole range.
-    pub const ALL: [Exit; 14] = [
+    pub const ALL: [Exit; 15] = [
         Exit::Ok,
         Exit::Failed,
         Exit::Usage,
@@ -49,13 +51,14 @@ impl Exit {
         Exit::Revoked,
         Exit::Unreachable,
         Exit::NotAllowed,
+        Exit::Differs,
         Exit::RunFailed,
         Exit::CannotRun,
         Exit::CommandNotFound,
         Exit::Signal(0),
     ];
 
-    /// The number. 110 to 116 are hardly used by other programs, 125 to 127 mean what they mean for `env` and `timeout`.
+    /// The number. 110 to 117 are hardly used by other programs, 125 to 127 mean what they mean for `env` and `timeout`.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -69,6 +72,7 @@ impl Exit {
             Exit::Revoked => 114,
             Exit::Unreachable => 115,
             Exit::NotAllowed => 116,
+            Exit::Differs => 117,
             Exit::RunFailed => 125,
             Exit::CannotRun => 126,
             Exit::CommandNotFound => 127,
@@ -102,6 +106,7 @@ impl Exit {
             }
             Exit::Unreachable => "the server cannot be reached",
             Exit::NotAllowed => "no token, a wrong or expired one, or one without the right",
+            Exit::Differs => "what is there is not as it should be (`toci cloud plan`)",
             Exit::RunFailed => "toci itself failed while a command was to be run",
             Exit::CannotRun => "the command was found but cannot be run",
             Exit::CommandNotFound => "the command was not found",

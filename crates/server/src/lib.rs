@@ -6,6 +6,7 @@ pub mod api;
 mod auth;
 pub mod broker;
 mod clock;
+pub mod cloud;
 mod config;
 mod gate;
 mod listen;

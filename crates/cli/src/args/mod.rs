@@ -1,5 +1,6 @@
 //! The command line of `toci`.
 
+mod cloud;
 mod config;
 mod demo;
 mod global;
@@ -13,6 +14,7 @@ mod server;
 mod te;
 mod token;
 
+pub use cloud::{CloudCommand, ZoneArgs};
 pub use config::{ChangeArgs, ConfigCommand, StateArg, VoteArg};
 pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
 pub use global::GlobalArgs;
@@ -85,6 +87,9 @@ pub enum Command {
     /// Look after providers of nodes
     #[command(subcommand, visible_alias = "providers")]
     Provider(ProviderCommand),
+    /// Set up the cloud of a zone: projects, quotas, networks, images, servers
+    #[command(subcommand)]
+    Cloud(CloudCommand),
     /// Say who may use the API
     #[command(subcommand)]
     Token(TokenCommand),

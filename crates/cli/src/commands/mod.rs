@@ -1,6 +1,7 @@
 //! What the subcommands do.
 
 mod alerts;
+mod cloud;
 mod config;
 mod explain;
 mod host;
@@ -93,6 +94,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Token(command) => {
             ask(global, async |client| token::dispatch(client, global.json, command).await)
         }
+        Command::Cloud(command) => cloud::dispatch(global.json, command),
         Command::Config(command) => config::dispatch(global.json, command),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Completion { shell } => paper::completion(shell),
