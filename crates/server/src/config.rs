@@ -8,6 +8,7 @@ mod run;
 mod source_gerrit;
 mod source_github;
 mod tell;
+mod testnet;
 
 pub use gate::{GateConfig, LayoutSettings, MergerConfig, SourceConfig};
 pub use log::{LogsConfig, LogsStore, S3Config};
@@ -18,6 +19,7 @@ use crate::broker::{
     self, BrokerOptions, CONNECTIONS_MAX, GEARMAN_PORT, Keepalive, StatsdTarget, TlsFiles,
 };
 use crate::lockenv::LockenvOptions;
+use crate::testnet::TestnetConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +85,8 @@ pub struct ServerConfig {
     pub webhook: WebhookConfig,
     /// The run stage.
     pub run: RunConfig,
+    /// The test network's ports; none: nobody looks after them.
+    pub testnet: Option<TestnetConfig>,
     /// Where all this was read, to read it again.
     pub origin: Origin,
 }
@@ -185,6 +189,7 @@ struct File {
     webhook: tell::WebhookFile,
     run: run::RunFile,
     secret: Vec<run::SecretFile>,
+    testnet: Option<testnet::TestnetFile>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -329,6 +334,8 @@ fn filled_in(
     let smtp = tell::smtp(file.smtp).map_err(|wrong| wrong.below("smtp"))?;
     let webhook = tell::webhook(file.webhook).map_err(|wrong| wrong.below("webhook"))?;
     let run = run::filled_in(&state, &around.base_url(), file.run, file.secret)?;
+    let testnet = file.testnet.map(testnet::filled_in).transpose();
+    let testnet = testnet.map_err(|wrong| wrong.below("testnet"))?;
     Ok(ServerConfig {
         state,
         database,
@@ -342,6 +349,7 @@ fn filled_in(
         smtp,
         webhook,
         run,
+        testnet,
         origin: Origin::default(),
     })
 }

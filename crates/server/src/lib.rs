@@ -15,6 +15,7 @@ mod metrics;
 mod relay;
 mod run;
 pub mod tasks;
+mod testnet;
 
 /// Of every program that has the server in it.
 #[global_allocator]
@@ -28,3 +29,4 @@ pub use config::{
 pub use gate::{GateParts, GateStartError, Neighbours};
 pub use lockenv::{JOBS_MAX as LOCKENV_JOBS_MAX, LockenvOptions};
 pub use run::{Running, SHUTDOWN_LIMIT, ServerError, run, start};
+pub use testnet::{TESTNET_LOOK_PERIOD, TestnetConfig, TestnetError};

@@ -13,6 +13,7 @@ use crate::tasks::lease::{BookError, LeaseBook};
 use crate::tasks::log::{LogError, LogStore};
 use crate::tasks::node::NodePool;
 use crate::tasks::run::Collection;
+use crate::testnet::{self, TestnetError};
 use futures_util::future::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
@@ -66,6 +67,9 @@ pub enum ServerError {
     /// The gate.
     #[error("start the gate")]
     Gate(#[from] GateStartError),
+    /// The test network.
+    #[error("look after the test network")]
+    Testnet(#[from] TestnetError),
     /// Signals.
     #[error("listen to signals")]
     Signal(#[source] io::Error),
@@ -162,6 +166,8 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
     let (relay, metrics): (Arc<Relay>, Arc<Metrics>) = Default::default();
     let logs = LogStore::open(&config.logs, store.clone()).await?;
     let nodes = start_nodes(config.nodes, &store).await?;
+    let (stopping, watched) = watch::channel(false);
+    testnet::start(config.testnet, &book, &watched)?;
     let broker = start_broker(config.gearman)?;
     let neighbours = Neighbours {
         book: book.clone(),
@@ -175,7 +181,6 @@ pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
         webhook: config.webhook,
     };
     let (gate, broker) = open(config.gate, neighbours, &store, broker).await?;
-    let (stopping, watched) = watch::channel(false);
     let exit = Arc::<Notify>::default();
     let api = Arc::new(Api {
         book: book.clone(),

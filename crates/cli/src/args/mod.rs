@@ -29,7 +29,6 @@ pub use te::{PowerWord, TeCommand};
 pub use token::TokenCommand;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use clap_complete::Shell;
 use std::path::PathBuf;
 
 /// CI for software that can only be tested by deploying it onto machines.
@@ -104,7 +103,7 @@ pub enum Command {
     #[command(verbatim_doc_comment, visible_alias = "completions")]
     Completion {
         /// Which shell
-        shell: Shell,
+        shell: clap_complete::Shell,
     },
     /// Write the man pages into a folder
     Man {

@@ -20,7 +20,6 @@ use crate::connect;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use clap::Parser as _;
-use std::future::Future;
 use std::process::ExitCode;
 use toci_client::api::ApiClient;
 use tracing_subscriber::{EnvFilter, fmt};

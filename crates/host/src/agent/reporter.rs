@@ -3,6 +3,7 @@
 use super::well::Well;
 use crate::facts;
 use crate::host::Host;
+use crate::names;
 use crate::te::TeTaskHandle;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use toci_client::api::{ApiClient, Backoff, ClientError};
 use toci_core::chain::Chain;
 use toci_core::lease::fence::Standing;
-use toci_wire::api::{ErrorKind, HostReport, HostStatus, MachineState, TeReport, TeReportState};
+use toci_wire::api::{
+    ErrorKind, HostReport, HostStatus, MachineState, NetworkLeg, TeReport, TeReportState,
+};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -151,10 +154,29 @@ impl Reporter {
                 cpus: facts::cpus(),
                 disk_free_mib: facts::disk_free_mib(&self.host.state.images()),
                 problems,
+                legs: legs(&self.host, &self.tes),
             },
             testenvs,
         }
     }
+}
+
+/// What of this host is on the network that nodes are on.
+fn legs(host: &Host, tes: &[TeTaskHandle]) -> Vec<NetworkLeg> {
+    let own = NetworkLeg {
+        testenv: None,
+        mac: names::mac(&host.facts.host_key, names::HOST_DEVICE),
+        address: Some(host.config.network.address.address.to_string()),
+    };
+    let seeds = tes.iter().filter_map(|te| {
+        let nic = te.te.seed().nics.first()?;
+        Some(NetworkLeg {
+            testenv: Some(te.te.number),
+            mac: nic.mac.clone(),
+            address: Some(te.te.seed_address.to_string()),
+        })
+    });
+    std::iter::once(own).chain(seeds).collect()
 }
 
 fn state(te: &TeTaskHandle) -> TeReportState {

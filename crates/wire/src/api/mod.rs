@@ -40,8 +40,8 @@ pub use stream::{
     STREAM_EVENT_MAX_BYTES, STREAM_KEEPALIVE_S, STREAM_SILENCE_S,
 };
 pub use testenv::{
-    Connection, Host, HostStatus, ImagePushed, MachineState, PowerAction, PowerRequest, Quarantine,
-    TeState, TestEnv,
+    Connection, Host, HostStatus, ImagePushed, MachineState, NetworkLeg, PowerAction, PowerRequest,
+    Quarantine, TeState, TestEnv,
 };
 pub use token::{BadRole, NewToken, Role, TokenInfo, TokenRequest};
 

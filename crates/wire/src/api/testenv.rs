@@ -180,4 +180,20 @@ pub struct HostStatus {
     /// What is wrong, for people; empty when all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// Its own NIC and those of its seeds on the network that nodes are on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<NetworkLeg>,
+}
+
+/// A NIC on the network that hosts, seeds and nodes share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkLeg {
+    /// The number of the TE whose seed it belongs to; absent for the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub testenv: Option<u32>,
+    /// Its MAC.
+    pub mac: String,
+    /// The address that it has, or is to be given by the network's DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }

@@ -1,0 +1,276 @@
+//! The test network's ports in the provider's cloud: looked at whenever a host tells something new, and every so often.
+//!
+//! What is done is [`toci_core::testnet::plan`]'s; here it is read, carried out and told. A failure is told and tried again
+//! at the next look: leases go on without it.
+
+use crate::tasks::lease::{BookError, Change, LeaseBook};
+use serde_json::{Value as Json, json};
+use std::net::IpAddr;
+use std::time::Duration;
+use toci_core::chain::Chain;
+use toci_core::id::HostId;
+use toci_core::testnet::{Difference, FoundPort, Hosts, Leg, Plan, Step, plan};
+use toci_edge::http::{HttpError, Method};
+use toci_edge::openstack::config::{LoadCloud, Place, load};
+use toci_edge::openstack::{Cloud, CloudError, Service};
+use toci_wire::api;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// How often ports are looked at when nothing happens: what somebody changed in the cloud is put right then.
+pub const TESTNET_LOOK_PERIOD: Duration = Duration::from_secs(60);
+/// How soon it is tried again after a failure.
+const RETRY_PERIOD: Duration = Duration::from_secs(10);
+
+/// `[testnet]` of the server's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestnetConfig {
+    /// Name in clouds.yaml; none: as the environment says.
+    pub cloud: Option<String>,
+    /// Region of it.
+    pub region: Option<String>,
+    /// The test network's name.
+    pub network: String,
+    /// Whose mark ports carry.
+    pub owner: String,
+    /// How often ports are looked at when nothing happens.
+    pub period: Duration,
+}
+
+/// Why the test network's ports cannot be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum TestnetError {
+    /// The cloud's settings.
+    #[error("find the settings of the test network's cloud")]
+    Settings(#[from] LoadCloud),
+    /// TLS.
+    #[error("use the settings of the test network's cloud")]
+    Http(#[from] HttpError),
+    /// The cloud.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    /// The book.
+    #[error(transparent)]
+    Book(#[from] BookError),
+    /// The network is not there, or there are several.
+    #[error("find the network `{name}`: there are {count} of this name")]
+    Network {
+        /// Its name.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// Starts looking after the ports, if that is wanted; it ends when the server stops.
+pub(crate) fn start(
+    config: Option<TestnetConfig>,
+    book: &LeaseBook,
+    stopping: &watch::Receiver<bool>,
+) -> Result<(), TestnetError> {
+    let Some(config) = config else { return Ok(()) };
+    let settings = load(&Place::here(), config.cloud.as_deref(), config.region.as_deref())?;
+    let task = Testnet { book: book.clone(), cloud: Cloud::new(settings)?, config };
+    tokio::spawn(task.run(stopping.clone()));
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Testnet {
+    book: LeaseBook,
+    cloud: Cloud,
+    config: TestnetConfig,
+}
+
+impl Testnet {
+    async fn run(self, mut stopping: watch::Receiver<bool>) {
+        let mut events = self.book.subscribe();
+        let mut done: Option<Hosts> = None;
+        let mut next = Instant::now();
+        loop {
+            let is_time = tokio::select! {
+                _ = stopping.changed() => return,
+                () = sleep_until(next) => true,
+                event = events.recv() => match event {
+                    Ok(Change::Host(_) | Change::Gone(_)) | Err(broadcast::error::RecvError::Lagged(_)) => false,
+                    Ok(Change::Lease(_) | Change::TestEnv(_)) => continue,
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+            };
+            let hosts = match self.book.hosts().await {
+                Ok(rows) => wished(&rows),
+                Err(_) => return,
+            };
+            if !is_time && done.as_ref() == Some(&hosts) {
+                continue;
+            }
+            match self.look(&hosts).await {
+                Ok(()) => {
+                    done = Some(hosts);
+                    next = Instant::now() + self.config.period;
+                }
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), "the test network's ports are not as they should be");
+                    done = None;
+                    next = Instant::now() + RETRY_PERIOD;
+                }
+            }
+        }
+    }
+
+    /// One look, and what follows from it.
+    async fn look(&self, hosts: &Hosts) -> Result<(), TestnetError> {
+        let network = self.network().await?;
+        let key = text(&network, "id");
+        let found: Vec<Json> =
+            self.cloud.list(Service::Network, "/ports", "ports", &[("network_id", key)]).await?;
+        let found: Vec<FoundPort> = found.iter().map(found_port).collect();
+        let Plan { steps, refused } = plan(&self.config.owner, hosts, &found);
+        for refusal in refused {
+            tracing::warn!(port = refusal.name, "{}", refusal.why);
+        }
+        for step in &steps {
+            self.execute(step, &network).await?;
+            tracing::info!(network = self.config.network, "{step}");
+        }
+        Ok(())
+    }
+
+    async fn network(&self) -> Result<Json, TestnetError> {
+        let name = self.config.network.as_str();
+        let mut all: Vec<Json> =
+            self.cloud.list(Service::Network, "/networks", "networks", &[("name", name)]).await?;
+        match (all.pop(), all.len()) {
+            (Some(network), 0) => Ok(network),
+            (last, rest) => {
+                let count = rest + usize::from(last.is_some());
+                Err(TestnetError::Network { name: name.to_owned(), count })
+            }
+        }
+    }
+
+    async fn execute(&self, step: &Step, network: &Json) -> Result<(), CloudError> {
+        match step {
+            Step::Delete { id, .. } => {
+                self.cloud.delete(Service::Network, &format!("/ports/{id}")).await.map(drop)
+            }
+            Step::Create { name, leg, mark } => {
+                let mut body = json!({
+                    "name": name,
+                    "network_id": network["id"],
+                    // As its network's: others may not choose MACs on it.
+                    "project_id": network["project_id"],
+                    "mac_address": leg.mac,
+                    "port_security_enabled": true,
+                    "description": mark.to_string(),
+                });
+                if let Some(address) = leg.address {
+                    body["fixed_ips"] = addresses(address);
+                }
+                let body = json!({"port": body});
+                self.cloud.order(Method::POST, Service::Network, "/ports", Some(body)).await
+            }
+            Step::Repair { id, differences, mark, .. } => {
+                let mut body = json!({});
+                for difference in differences {
+                    let (field, value) = match difference {
+                        Difference::Name { new, .. } => ("name", json!(new)),
+                        Difference::Address { new, .. } => ("fixed_ips", addresses(*new)),
+                        Difference::PortSecurity => ("port_security_enabled", json!(true)),
+                        Difference::Allowed { .. } => ("allowed_address_pairs", json!([])),
+                        Difference::Mark => ("description", json!(mark.to_string())),
+                    };
+                    body[field] = value;
+                }
+                let (path, body) = (format!("/ports/{id}"), json!({"port": body}));
+                self.cloud.order(Method::PUT, Service::Network, &path, Some(body)).await
+            }
+        }
+    }
+}
+
+fn addresses(address: IpAddr) -> Json {
+    json!([{"ip_address": address.to_string()}])
+}
+
+/// What the hosts need, as they told. A host that has told nothing since the server started counts as silent.
+fn wished(rows: &[api::Host]) -> Hosts {
+    let mut hosts = Hosts::new();
+    for row in rows {
+        let Ok(id) = HostId::new(row.id.as_str()) else { continue };
+        let legs = row.status.as_ref().map(|status| status.legs.iter().map(leg).collect());
+        hosts.insert(id, legs);
+    }
+    hosts
+}
+
+fn leg(leg: &api::NetworkLeg) -> Leg {
+    Leg {
+        testenv: leg.testenv,
+        mac: leg.mac.to_ascii_lowercase(),
+        address: leg.address.as_deref().and_then(|text| text.parse().ok()),
+    }
+}
+
+fn text<'j>(json: &'j Json, key: &str) -> &'j str {
+    json[key].as_str().unwrap_or_default()
+}
+
+fn found_port(json: &Json) -> FoundPort {
+    let each = |list: &str, key: &str| {
+        let entries = json[list].as_array().into_iter().flatten();
+        entries.map(|entry| text(entry, key).to_owned()).collect::<Vec<String>>()
+    };
+    FoundPort {
+        id: text(json, "id").to_owned(),
+        name: text(json, "name").to_owned(),
+        mac: text(json, "mac_address").to_ascii_lowercase(),
+        addresses: each("fixed_ips", "ip_address").iter().filter_map(|a| a.parse().ok()).collect(),
+        port_security: json["port_security_enabled"].as_bool().unwrap_or(true),
+        allowed: each("allowed_address_pairs", "ip_address").into_iter().collect(),
+        description: text(json, "description").to_owned(),
+        device_owner: text(json, "device_owner").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_read_as_neutron_tells_it() {
+        let json = json!({
+            "id": "1", "name": "te_a", "mac_address": "FA:16:3E:00:00:01", "description": "toci-testnet:ci:a",
+            "device_owner": "", "port_security_enabled": false,
+            "fixed_ips": [{"subnet_id": "s", "ip_address": "198.18.0.5"}],
+            "allowed_address_pairs": [{"ip_address": "10.0.0.0/8", "mac_address": "x"}],
+        });
+        let port = found_port(&json);
+        assert_eq!((port.mac.as_str(), port.port_security), ("fa:16:3e:00:00:01", false));
+        assert_eq!(port.addresses.iter().next().unwrap().to_string(), "198.18.0.5");
+        assert!(port.allowed.contains("10.0.0.0/8"));
+    }
+
+    #[test]
+    fn a_host_that_has_not_reported_is_silent() {
+        let row = |status| api::Host {
+            id: "a".into(),
+            connection: api::Connection::CutOff,
+            draining: false,
+            testenvs: vec![],
+            status,
+            seen_us: None,
+            enrolled_us: 0,
+        };
+        assert_eq!(wished(&[row(None)]).values().next().unwrap(), &None);
+        let told = api::NetworkLeg {
+            testenv: Some(1),
+            mac: "00:AB:00:00:00:01".into(),
+            address: Some("198.18.0.9".into()),
+        };
+        let status = api::HostStatus { legs: vec![told], ..api::HostStatus::default() };
+        let hosts = wished(&[row(Some(status))]);
+        let legs = hosts.values().next().unwrap().as_ref().unwrap();
+        assert_eq!((legs[0].mac.as_str(), legs[0].testenv), ("00:ab:00:00:00:01", Some(1)));
+    }
+}
