@@ -4,6 +4,7 @@ mod gate;
 mod log;
 mod node;
 mod node_libvirt;
+mod node_openstack;
 mod run;
 mod source_gerrit;
 mod source_github;

@@ -2,7 +2,7 @@
 
 use super::model::{Hold, NodeState};
 use super::pause::Trouble;
-use super::pool::{Pool, Provider, shortened};
+use super::pool::{Full, Pool, Provider, shortened};
 use crate::id::{NodeId, ProviderName, RunId};
 use crate::refused::Refused;
 use crate::time::Time;
@@ -30,6 +30,23 @@ impl Pool {
                 self.set(id, NodeState::Testing);
             }
             Err(reason) => self.failed_build(id, &reason),
+        }
+    }
+
+    /// Its cloud has no room: nobody's fault, and there may be some soon.
+    pub(super) fn no_room(&mut self, id: NodeId, reason: &str) {
+        let Some(entry) = self.in_state(id, NodeState::Building) else { return };
+        let (label, name) = (entry.row.label.clone(), entry.row.provider.clone());
+        // First, for a node that goes makes room.
+        self.delete(id, &format!("there is no room for it: {reason}"));
+        let before = self.providers.get(&name).and_then(|p| p.full.get(&label));
+        let times = before.map_or(0, |full| full.times).saturating_add(1);
+        let until = self.now.after(self.pause(times));
+        let Some(provider) = self.providers.get_mut(&name) else { return };
+        provider.full.insert(label.clone(), Full { times, until, reason: shortened(reason) });
+        if times == 1 {
+            let told = format!("has no room for {label}: {}", shortened(reason));
+            self.changes.news.push((name, told));
         }
     }
 
@@ -251,7 +268,11 @@ impl Pool {
         let Some(entry) = self.nodes.get(&id) else { return };
         let (label, name) = (entry.row.label.clone(), entry.row.provider.clone());
         let provider: Option<&mut Provider> = self.providers.get_mut(&name);
-        if provider.is_some_and(|p| p.row.troubles.remove(&label).is_some()) {
+        let mended = |p: &mut Provider| {
+            p.full.remove(&label);
+            p.row.troubles.remove(&label).is_some()
+        };
+        if provider.is_some_and(mended) {
             self.provider_changed(&name, format!("{label} can be built again"));
         }
     }

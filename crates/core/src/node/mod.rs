@@ -13,8 +13,9 @@
 //!
 //! What holds after every event:
 //! * A node serves one run in its life. Its number and its name are never used again.
-//! * A provider never has more nodes, in any state, than its `max_servers` (or memory, or CPUs) allow. A node counts
-//!   until its provider has said that it is deleted.
+//! * A provider never has more nodes, in any state, than its `max_servers` (or memory, or CPUs) allow, nor than its cloud
+//!   says that it has room for ([`Room`]). A node counts until its provider has said that it is deleted.
+//! * That a cloud has no room after all is no failed build: nobody bears it, and it is asked again after a pause.
 //! * Requests are served by precedence, then relative priority, then age. A request that cannot be served now keeps
 //!   what it needs from those behind it; nodes that are ready and that nobody asked for make room for it.
 //! * Every request is served, refused at once because it can never be served, or given up after
@@ -56,5 +57,5 @@ pub use policy::{
     TEXT_MAX_BYTES,
 };
 pub use pool::{Changes, Event, Outcome, Pool};
-pub use settings::{Amount, LabelSpec, PoolSpec, ProviderSpec, Settings};
+pub use settings::{Amount, LabelSpec, PoolSpec, ProviderSpec, Room, Settings};
 pub use view::{ProviderView, Wanted};

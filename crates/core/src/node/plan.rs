@@ -179,7 +179,7 @@ impl<'a> Round<'a> {
         }
         if missing > 0 && self.lacks_room(name, label) {
             // After failures it is about one only.
-            let tried = self.pool.trouble(name, label).map_or(missing, |_| 1);
+            let tried = if self.is_unsure(name, label) { 1 } else { missing };
             self.unmet.extend(core::iter::repeat_n((name, label), tried));
             if let Some(room) = self.rooms.get_mut(name) {
                 room.closed = true;
@@ -281,7 +281,7 @@ impl<'a> Round<'a> {
     }
 
     fn cost(&self, name: &ProviderName, label: &Label) -> Option<Amount> {
-        Some(self.pool.providers.get(name)?.spec.pools.get(label)?.cost)
+        self.pool.providers.get(name)?.cost(label)
     }
 
     /// Whether builds may be begun there at all, room or not.
@@ -304,9 +304,21 @@ impl<'a> Round<'a> {
     fn is_being_tried(&self, name: &ProviderName, label: &Label) -> bool {
         let of_these = |e: &&Entry| e.row.provider == *name && e.row.label == *label && !e.proven;
         let building = |e: &&Entry| matches!(e.row.state, NodeState::Building | NodeState::Testing);
-        self.pool.trouble(name, label).is_some()
+        self.is_unsure(name, label)
             && (self.build.iter().any(|(p, l)| p == name && l == label)
                 || self.pool.nodes.values().filter(of_these).any(|e| building(&e)))
+    }
+
+    /// Whether builds failed there, or there was no room: one at a time is tried.
+    fn is_unsure(&self, name: &ProviderName, label: &Label) -> bool {
+        let full = self.pool.providers.get(name).is_some_and(|p| p.full.contains_key(label));
+        full || self.pool.trouble(name, label).is_some()
+    }
+
+    /// Whether its cloud has said that it has no room for this, a short while ago.
+    fn is_full(&self, name: &ProviderName, label: &Label) -> bool {
+        let full = self.pool.providers.get(name).and_then(|p| p.full.get(label));
+        full.is_some_and(|full| full.until > self.pool.now)
     }
 
     /// How many can be begun there now.
@@ -314,7 +326,7 @@ impl<'a> Round<'a> {
         let (Some(room), Some(cost)) = (self.rooms.get(name), self.cost(name, label)) else {
             return 0;
         };
-        if room.closed || !self.is_open(name, label) {
+        if room.closed || !self.is_open(name, label) || self.is_full(name, label) {
             return 0;
         }
         let mut most = room.more.get(label).copied().unwrap_or(0);
@@ -325,7 +337,7 @@ impl<'a> Round<'a> {
         ] {
             most = most.min(free.checked_div(part).unwrap_or(u64::MAX));
         }
-        if self.pool.trouble(name, label).is_some() {
+        if self.is_unsure(name, label) {
             most = most.min(u64::from(!self.is_being_tried(name, label)));
         }
         most
@@ -368,7 +380,7 @@ fn room(pool: &Pool, name: &ProviderName, provider: &Provider) -> Room {
     for entry in pool.nodes.values().filter(|e| e.row.provider == *name) {
         // A label that is not configured any more still takes a machine.
         let one = Amount { servers: 1, ..Amount::NONE };
-        let cost = provider.spec.pools.get(&entry.row.label).map_or(one, |pool| pool.cost);
+        let cost = provider.cost(&entry.row.label).unwrap_or(one);
         used = used.and(cost);
         if entry.row.state == NodeState::Deleting {
             coming = coming.and(cost);
@@ -381,7 +393,7 @@ fn room(pool: &Pool, name: &ProviderName, provider: &Provider) -> Room {
     let strangers = u32::try_from(provider.aliens.len()).unwrap_or(u32::MAX);
     let one = Amount { servers: 1, ..Amount::NONE };
     let (used, coming) = (used.and(one.times(strangers)), coming.and(one.times(strangers)));
-    let quota = provider.spec.quota;
+    let quota = provider.quota();
     let free = Amount {
         servers: quota.servers.saturating_sub(used.servers),
         cpus: quota.cpus.saturating_sub(used.cpus),

@@ -5,7 +5,7 @@ use super::autohold::{Autohold, Failure, Meant};
 use super::model::{Node, NodeState, Rows};
 use super::pause::ProviderRow;
 use super::policy::Policy;
-use super::settings::{ProviderSpec, Settings};
+use super::settings::{Amount, ProviderSpec, Room, Settings};
 use crate::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
 use crate::refused::Refused;
 use crate::time::Time;
@@ -26,6 +26,13 @@ pub enum Event {
         node: NodeId,
         /// How.
         result: Result<String, String>,
+    },
+    /// Its cloud has no room for a node that was to be made. Nothing has failed.
+    NoRoom {
+        /// Which.
+        node: NodeId,
+        /// What the cloud said.
+        reason: String,
     },
     /// Whether a node is fit for a run.
     Tested {
@@ -63,6 +70,13 @@ pub enum Event {
         asked: Time,
         /// Names, or why it could not be asked.
         result: Result<BTreeSet<String>, String>,
+    },
+    /// What room a provider's cloud has for us.
+    Room {
+        /// Which.
+        provider: ProviderName,
+        /// How much.
+        room: Room,
     },
     /// Deleting a machine that no row knows was tried; the next list says whether it worked.
     AlienDone {
@@ -166,7 +180,37 @@ pub(super) struct Provider {
     pub(super) aliens: BTreeSet<String>,
     /// When nodes went that an older list may still name.
     pub(super) buried: BTreeMap<String, Time>,
+    /// What its cloud said of its room.
+    pub(super) told: Option<Room>,
+    /// Labels that its cloud had no room for.
+    pub(super) full: BTreeMap<Label, Full>,
     pub(super) row: ProviderRow,
+}
+
+/// A cloud had no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    /// So often in a row.
+    pub(super) times: u32,
+    /// It is not asked again before this.
+    pub(super) until: Time,
+    /// What it said.
+    pub(super) reason: String,
+}
+
+impl Provider {
+    /// All that may be taken of it.
+    pub(super) fn quota(&self) -> Amount {
+        let told = self.told.as_ref().map(|room| room.capacity);
+        told.map_or(self.spec.quota, |capacity| capacity.least(self.spec.quota))
+    }
+
+    /// What a node of a label takes.
+    pub(super) fn cost(&self, label: &Label) -> Option<Amount> {
+        let spec = self.spec.pools.get(label)?.cost;
+        let told = self.told.as_ref().and_then(|room| room.costs.get(label)).copied();
+        Some(told.unwrap_or(spec))
+    }
 }
 
 /// All nodes and all requests. See [`super`].
@@ -199,6 +243,8 @@ impl Pool {
                     unreachable: None,
                     aliens: BTreeSet::new(),
                     buried: BTreeMap::new(),
+                    told: None,
+                    full: BTreeMap::new(),
                     row: ProviderRow::new(spec.name.clone()),
                 };
                 (spec.name.clone(), provider)
@@ -263,11 +309,17 @@ impl Pool {
             Event::Ask(request) => self.ask(request)?,
             Event::GiveBack(run) => self.give_back(run),
             Event::Built { node, result } => self.built(node, result),
+            Event::NoRoom { node, reason } => self.no_room(node, &reason),
             Event::Tested { node, result } => self.tested(node, result),
             Event::Handed { node, result } => self.handed(node, result),
             Event::Lost { node, reason } => self.lost(node, &reason),
             Event::Deleted { node, result } => self.deleted(node, result),
             Event::Listed { provider, asked, result } => self.listed(&provider, asked, result),
+            Event::Room { provider, room } => {
+                if let Some(provider) = self.providers.get_mut(&provider) {
+                    provider.told = Some(room);
+                }
+            }
             Event::AlienDone { provider, name } => {
                 if let Some(provider) = self.providers.get_mut(&provider) {
                     provider.aliens.remove(&name);
@@ -357,6 +409,12 @@ impl Pool {
         self.changes.gone.insert(id);
         if let Some(provider) = self.providers.get_mut(&entry.row.provider) {
             provider.buried.insert(entry.row.name, self.now);
+            if !entry.row.machine.is_empty() {
+                // Its room is free.
+                for full in provider.full.values_mut() {
+                    full.until = full.until.min(self.now);
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use crate::id::{Label, ProviderName};
 use std::collections::BTreeMap;
 
 /// What a node takes, or what there is of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
     /// Machines.
     pub servers: u64,
@@ -35,6 +35,16 @@ impl Amount {
             servers: self.servers.saturating_add(other.servers),
             cpus: self.cpus.saturating_add(other.cpus),
             memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+        }
+    }
+
+    /// Of each the smaller.
+    #[must_use]
+    pub fn least(self, other: Amount) -> Amount {
+        Amount {
+            servers: self.servers.min(other.servers),
+            cpus: self.cpus.min(other.cpus),
+            memory_mib: self.memory_mib.min(other.memory_mib),
         }
     }
 
@@ -87,6 +97,15 @@ impl ProviderSpec {
             pool.max >= u64::from(count) && self.quota.less(pool.cost.times(count)).is_some()
         })
     }
+}
+
+/// What a provider has learnt from its cloud.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// All that our nodes together may take: what the cloud's quotas leave to us beside what others have.
+    pub capacity: Amount,
+    /// What a node of a label takes, where the cloud knows it better than the settings.
+    pub costs: BTreeMap<Label, Amount>,
 }
 
 /// All of it. The first label is the default one.

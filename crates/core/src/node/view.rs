@@ -90,10 +90,14 @@ impl Pool {
                     let s = t.until.since(self.now).as_secs();
                     format!("{name} is left alone for {s} s: {}", t.reason)
                 }
+                (None, _) if provider.full.get(label).is_some_and(|full| full.until > self.now) => {
+                    let reason = provider.full.get(label).map_or("", |full| &full.reason);
+                    format!("{name} has no room: {reason}")
+                }
                 (None, _) if pending > 0 => format!("{name} makes {pending} nodes of {label}"),
                 (None, _) => {
                     let used = self.nodes.values().filter(|e| e.row.provider == *name).count();
-                    format!("{used} of {} machines of {name} exist", provider.spec.quota.servers)
+                    format!("{used} of {} machines of {name} exist", provider.quota().servers)
                 }
             });
         }
@@ -122,6 +126,8 @@ impl Pool {
                     trouble.reason
                 ));
             }
+            let full = provider.full.iter().filter(|(_, full)| full.until > self.now);
+            problems.extend(full.map(|(label, f)| format!("no room for {label}: {}", f.reason)));
             problems.extend(provider.aliens.iter().map(|a| format!("{a} is no node of ours")));
             let pauses = provider.row.troubles.values().map(|t| t.until).filter(|t| *t > self.now);
             ProviderView {

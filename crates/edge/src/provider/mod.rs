@@ -6,42 +6,26 @@
 //! | [`local`] | a sandbox of processes on this machine |
 //! | [`fixed`], `static` in settings | an existing machine, cleaned after each use |
 //! | [`libvirt`] | a virtual machine on a libvirt daemon |
+//! | [`openstack`] | a server of an OpenStack cloud |
 
+mod boot;
+mod error;
 pub mod fixed;
+pub mod image;
+mod keys;
 pub mod libvirt;
 pub mod local;
+pub mod openstack;
 
 use crate::node::Session;
 pub use crate::source::Work;
+pub use error::ProviderError;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use toci_core::chain::Chain;
 use toci_core::id::Label;
-use toci_core::node::Image;
-
-/// Why a provider did not do something.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: {why}")]
-pub struct ProviderError {
-    /// What was tried.
-    pub what: String,
-    /// What went wrong.
-    pub why: String,
-}
-
-impl ProviderError {
-    /// An error from whatever can be shown, with its causes.
-    pub fn new(what: impl Into<String>, error: &dyn std::error::Error) -> ProviderError {
-        ProviderError { what: what.into(), why: Chain(error).to_string() }
-    }
-
-    /// An error in words.
-    pub fn said(what: impl Into<String>, why: impl Into<String>) -> ProviderError {
-        ProviderError { what: what.into(), why: why.into() }
-    }
-}
+use toci_core::node::{Image, Room};
 
 /// A machine that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +62,11 @@ pub trait Provider: Send + Sync + core::fmt::Debug {
 
     /// The names of all machines that were made here, also those that nobody remembers.
     fn list(&self) -> Work<'_, Result<BTreeSet<String>, ProviderError>>;
+
+    /// What it has learnt since the last call of the room that there is, where it learns that; listing looks.
+    fn room(&self) -> Option<Room> {
+        None
+    }
 
     /// Deletes the machine of this name and all that belongs to it. One that is not there is no error.
     fn delete<'a>(&'a self, name: &'a str, token: &'a str) -> Work<'a, Result<(), ProviderError>>;

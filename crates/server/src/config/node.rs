@@ -1,6 +1,7 @@
 //! `[[label]]`, `[[provider]]`, `[nodes]`: where the machines come from that jobs run on. Without a label there are none.
 
 use super::node_libvirt::{self, AcceleratorFile, CPUS, ImageConfigs, ImageFile, MEMORY_MIB};
+use super::node_openstack::{self, HostKeyFile, ImageFormatFile};
 use crate::tasks::node::PoolParts;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use toci_edge::provider::Provider;
 use toci_edge::provider::fixed::{Fixed, FixedConfig, FixedMachine};
 use toci_edge::provider::libvirt::{Libvirt, LibvirtConfig};
 use toci_edge::provider::local::{Local, LocalConfig, pairs};
+use toci_edge::provider::openstack::{OpenStack, OpenStackConfig};
 use toci_wire::settings::Wrong;
 
 /// How long cleaning a static machine may take when nothing else is said.
@@ -31,6 +33,8 @@ pub struct NodeConfig {
     pub policy: Policy,
     /// How to reach each provider.
     pub kinds: BTreeMap<ProviderName, ProviderKind>,
+    /// What jobs on nodes of a provider find in their environment: mirrors, proxies, the broker's address.
+    pub environments: BTreeMap<ProviderName, BTreeMap<String, String>>,
 }
 
 /// How to reach a provider.
@@ -42,6 +46,8 @@ pub enum ProviderKind {
     Fixed(FixedConfig),
     /// Virtual machines.
     Libvirt(Box<LibvirtConfig>),
+    /// Servers of a cloud.
+    OpenStack(Box<OpenStackConfig>),
 }
 
 impl NodeConfig {
@@ -57,10 +63,19 @@ impl NodeConfig {
                 ProviderKind::Libvirt(config) => {
                     Arc::new(Libvirt::new(*config, Arc::clone(&workshop)))
                 }
+                ProviderKind::OpenStack(config) => {
+                    Arc::new(OpenStack::new(*config, Arc::clone(&workshop)))
+                }
             }
         };
         let providers = self.kinds.into_iter().map(|(name, kind)| (name, provider(kind))).collect();
-        PoolParts { settings: self.settings, policy: self.policy, providers }
+        let environments = self.environments.into_iter().map(|(name, e)| (name, Arc::new(e)));
+        PoolParts {
+            settings: self.settings,
+            policy: self.policy,
+            providers,
+            environments: environments.collect(),
+        }
     }
 }
 
@@ -90,6 +105,7 @@ enum Kind {
     Local,
     Static,
     Libvirt,
+    OpenStack,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,6 +135,26 @@ pub(super) struct ProviderFile {
     pub(super) ssh_user: Option<String>,
     pub(super) accelerator: Option<AcceleratorFile>,
     pub(super) boot_limit_s: Option<u64>,
+    // openstack, and ssh_key_file, ssh_user, boot_limit_s
+    pub(super) cloud: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) clouds_file: Option<PathBuf>,
+    pub(super) owner: Option<String>,
+    #[serde(default)]
+    pub(super) networks: Vec<String>,
+    pub(super) floating_network: Option<String>,
+    #[serde(default)]
+    pub(super) security_groups: Vec<String>,
+    #[serde(default)]
+    pub(super) zones: Vec<String>,
+    pub(super) config_drive: Option<bool>,
+    pub(super) user_data_file: Option<PathBuf>,
+    pub(super) host_key: Option<HostKeyFile>,
+    pub(super) image_format: Option<ImageFormatFile>,
+    pub(super) launch_limit_s: Option<u64>,
+    /// For jobs on its nodes.
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
 }
 
 /// A key, whether it is given, and the kinds of providers that it means something for.
@@ -127,17 +163,26 @@ type Given = (&'static str, bool, &'static [Kind]);
 const LOCAL: &[Kind] = &[Kind::Local];
 const STATIC: &[Kind] = &[Kind::Static];
 const LIBVIRT: &[Kind] = &[Kind::Libvirt];
+const OPENSTACK: &[Kind] = &[Kind::OpenStack];
+/// Kinds whose nodes are virtual machines that we make.
+const MACHINES: &[Kind] = &[Kind::Libvirt, Kind::OpenStack];
+/// Kinds whose nodes take a share of something that is measured.
+const MEASURED: &[Kind] = &[Kind::Local, Kind::Libvirt, Kind::OpenStack];
 
 impl ProviderFile {
     /// What means something for some kinds only.
-    fn of_kinds(&self) -> [Given; 16] {
+    fn of_kinds(&self) -> [Given; 29] {
         [
-            ("max_cpus", self.max_cpus.is_some(), &[Kind::Local, Kind::Libvirt]),
-            ("max_memory_mib", self.max_memory_mib.is_some(), &[Kind::Local, Kind::Libvirt]),
+            ("max_cpus", self.max_cpus.is_some(), MEASURED),
+            ("max_memory_mib", self.max_memory_mib.is_some(), MEASURED),
             ("addresses", self.addresses.is_some(), LOCAL),
             ("first_number", self.first_number.is_some(), LOCAL),
             ("cgroup", self.cgroup.is_some(), LOCAL),
-            ("ssh_key_file", self.ssh_key_file.is_some(), &[Kind::Static, Kind::Libvirt]),
+            (
+                "ssh_key_file",
+                self.ssh_key_file.is_some(),
+                &[Kind::Static, Kind::Libvirt, Kind::OpenStack],
+            ),
             ("known_hosts_file", self.known_hosts_file.is_some(), STATIC),
             ("cleanup", self.cleanup.is_some(), STATIC),
             ("cleanup_limit_s", self.cleanup_limit_s.is_some(), STATIC),
@@ -145,22 +190,40 @@ impl ProviderFile {
             ("folder", self.folder.is_some(), LIBVIRT),
             ("network", self.network.is_some(), LIBVIRT),
             ("bridge", self.bridge.is_some(), LIBVIRT),
-            ("ssh_user", self.ssh_user.is_some(), LIBVIRT),
+            ("ssh_user", self.ssh_user.is_some(), MACHINES),
             ("accelerator", self.accelerator.is_some(), LIBVIRT),
-            ("boot_limit_s", self.boot_limit_s.is_some(), LIBVIRT),
+            ("boot_limit_s", self.boot_limit_s.is_some(), MACHINES),
+            ("cloud", self.cloud.is_some(), OPENSTACK),
+            ("region", self.region.is_some(), OPENSTACK),
+            ("clouds_file", self.clouds_file.is_some(), OPENSTACK),
+            ("owner", self.owner.is_some(), OPENSTACK),
+            ("networks", !self.networks.is_empty(), OPENSTACK),
+            ("floating_network", self.floating_network.is_some(), OPENSTACK),
+            ("security_groups", !self.security_groups.is_empty(), OPENSTACK),
+            ("zones", !self.zones.is_empty(), OPENSTACK),
+            ("config_drive", self.config_drive.is_some(), OPENSTACK),
+            ("user_data_file", self.user_data_file.is_some(), OPENSTACK),
+            ("host_key", self.host_key.is_some(), OPENSTACK),
+            ("image_format", self.image_format.is_some(), OPENSTACK),
+            ("launch_limit_s", self.launch_limit_s.is_some(), OPENSTACK),
         ]
     }
 }
 
 impl PoolFile {
     /// What means something for one kind only.
-    fn of_kinds(&self) -> [Given; 5] {
+    fn of_kinds(&self) -> [Given; 10] {
         [
             ("disk_mib", self.disk_mib.is_some(), LOCAL),
             ("processes", self.processes.is_some(), LOCAL),
             ("machines", !self.machines.is_empty(), STATIC),
-            ("image", self.image.is_some(), LIBVIRT),
-            ("disk_gib", self.disk_gib.is_some(), LIBVIRT),
+            ("image", self.image.is_some(), MACHINES),
+            ("disk_gib", self.disk_gib.is_some(), MACHINES),
+            ("flavor", self.flavor.is_some(), OPENSTACK),
+            ("flavor_filter", self.flavor_filter.is_some(), OPENSTACK),
+            ("cloud_image", self.cloud_image.is_some(), OPENSTACK),
+            ("networks", !self.networks.is_empty(), OPENSTACK),
+            ("volume_gib", self.volume_gib.is_some(), OPENSTACK),
         ]
     }
 }
@@ -184,6 +247,12 @@ pub(super) struct PoolFile {
     pub(super) machines: Vec<String>,
     pub(super) image: Option<String>,
     pub(super) disk_gib: Option<u64>,
+    pub(super) flavor: Option<String>,
+    pub(super) flavor_filter: Option<String>,
+    pub(super) cloud_image: Option<String>,
+    #[serde(default)]
+    pub(super) networks: Vec<String>,
+    pub(super) volume_gib: Option<u64>,
 }
 
 /// What nodes are described by.
@@ -211,9 +280,11 @@ pub(super) fn filled_in(files: NodeFiles, state: &Path) -> Result<Option<NodeCon
     settings
         .labels
         .extend(labels.into_iter().map(|l| LabelSpec { name: l.name, min_ready: l.min_ready }));
-    let mut kinds = BTreeMap::new();
+    let (mut kinds, mut environments) = (BTreeMap::new(), BTreeMap::new());
     for (number, file) in providers.into_iter().enumerate() {
         let name = file.name.clone();
+        let environment = environment(&file).map_err(|wrong| wrong.entry("provider", number))?;
+        environments.insert(name.clone(), environment);
         let read = provider(file, &names, (state, &images));
         let (spec, kind) = read.map_err(|wrong| wrong.entry("provider", number))?;
         settings.providers.push(spec);
@@ -229,7 +300,22 @@ pub(super) fn filled_in(files: NodeFiles, state: &Path) -> Result<Option<NodeCon
         }
     }
     let policy = policy(&nodes).map_err(|wrong| wrong.below("nodes"))?;
-    Ok(Some(NodeConfig { settings, policy, kinds }))
+    Ok(Some(NodeConfig { settings, policy, kinds, environments }))
+}
+
+/// What jobs on a provider's nodes find in their environment.
+fn environment(file: &ProviderFile) -> Result<BTreeMap<String, String>, Wrong> {
+    for name in file.environment.keys() {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let digit = name.bytes().next().is_none_or(|b| b.is_ascii_digit());
+        if digit || !name.bytes().all(plain) || name.starts_with("TOCI_") {
+            let why = format!(
+                "`{name}`: a name has a-z A-Z 0-9 _, no digit first, and TOCI_ is not for settings"
+            );
+            return Err(Wrong::at("environment", why));
+        }
+    }
+    Ok(file.environment.clone())
 }
 
 /// What is named as something before it.
@@ -261,7 +347,9 @@ fn provider(
         // A virtual machine always has some; of the others it is known only if it is said.
         let (cpus, memory_mib) = match file.kind {
             Kind::Local | Kind::Static => (0, 0),
-            Kind::Libvirt => (CPUS, MEMORY_MIB),
+            // The cloud tells what a flavor has.
+            Kind::OpenStack if pool.flavor.is_some() => (0, 0),
+            Kind::Libvirt | Kind::OpenStack => (CPUS, MEMORY_MIB),
         };
         let cost = Amount {
             servers: 1,
@@ -279,6 +367,7 @@ fn provider(
         Kind::Local => local(&file)?,
         Kind::Static => fixed(&file)?,
         Kind::Libvirt => node_libvirt::libvirt(&file, state, images)?,
+        Kind::OpenStack => node_openstack::openstack(&file, state, images)?,
     };
     let spec = ProviderSpec {
         name: file.name,

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toci_edge::provider::image::build::IMAGE_BUILD_LIMIT;
 use toci_edge::provider::libvirt::config::BOOT_LIMIT;
-use toci_edge::provider::libvirt::image::build::IMAGE_BUILD_LIMIT;
 use toci_edge::provider::libvirt::{
     Accelerator, ImageConfig, ImageSource, LibvirtConfig, Network, Shape,
 };
@@ -172,11 +172,7 @@ pub(super) fn libvirt(
         return Err(Wrong::at("folder", why));
     }
     let network = network(file, &uri)?;
-    let user = file.ssh_user.clone().unwrap_or_else(|| "root".to_owned());
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    if user.is_empty() || user.starts_with('-') || !user.bytes().all(plain) {
-        return Err(Wrong::at("ssh_user", format!("it is `{user}`: that is no name of a user")));
-    }
+    let user = user(file.ssh_user.as_deref())?;
     let mut shapes = BTreeMap::new();
     for (number, pool) in file.pool.iter().enumerate() {
         let shape = shape(pool, images).map_err(|wrong| wrong.entry("pool", number))?;
@@ -203,6 +199,16 @@ pub(super) fn libvirt(
         shapes,
     };
     Ok((ProviderKind::Libvirt(Box::new(config)), u64::from(max)))
+}
+
+/// Who commands run as.
+pub(super) fn user(given: Option<&str>) -> Result<String, Wrong> {
+    let user = given.unwrap_or("root");
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if user.is_empty() || user.starts_with('-') || !user.bytes().all(plain) {
+        return Err(Wrong::at("ssh_user", format!("it is `{user}`: that is no name of a user")));
+    }
+    Ok(user.to_owned())
 }
 
 fn shape(pool: &PoolFile, images: &ImageConfigs) -> Result<Shape, Wrong> {

@@ -40,13 +40,13 @@ fn the_documented_settings_load_and_name_the_defaults() {
     assert!(config.kinds.values().any(|k| matches!(k, ProviderKind::Local(_))));
     let fixed = config.kinds.values().find_map(|k| match k {
         ProviderKind::Fixed(fixed) => Some(fixed),
-        ProviderKind::Local(_) | ProviderKind::Libvirt(_) => None,
+        ProviderKind::Local(_) | ProviderKind::Libvirt(_) | ProviderKind::OpenStack(_) => None,
     });
     let machine = &fixed.unwrap().machines[1];
     assert_eq!((machine.target.as_str(), machine.port), ("root@192.0.2.8", 2222));
     let vms = config.kinds.values().find_map(|k| match k {
         ProviderKind::Libvirt(vms) => Some(vms),
-        ProviderKind::Local(_) | ProviderKind::Fixed(_) => None,
+        ProviderKind::Local(_) | ProviderKind::Fixed(_) | ProviderKind::OpenStack(_) => None,
     });
     let vms = vms.unwrap();
     assert_eq!((vms.images.len(), vms.shapes.len()), (3, 3));
@@ -191,8 +191,75 @@ fn a_libvirt_elsewhere_is_reached_as_libvirt_says_it() {
     let config = load(&text).unwrap().unwrap();
     let uris = config.kinds.values().find_map(|kind| match kind {
         ProviderKind::Libvirt(vms) => Some(vms.uri.as_str()),
-        ProviderKind::Local(_) | ProviderKind::Fixed(_) => None,
+        ProviderKind::Local(_) | ProviderKind::Fixed(_) | ProviderKind::OpenStack(_) => None,
     });
     let expected = "qemu+ssh://root@host/system?no_tty=1&keyfile=/etc/toci/libvirt_key";
     assert_eq!(uris, Some(expected));
+}
+
+/// The cloud settings of docs/nodes.md, with a clouds.yaml that is there.
+fn documented_cloud(folder: &Path) -> String {
+    let page = include_str!("../../../../docs/nodes.md");
+    let text = page.split("```toml\n").nth(2).unwrap().split("```").next().unwrap();
+    let file = folder.join("clouds.yaml");
+    let clouds = "clouds: {hp1: {auth: {auth_url: 'http://192.0.2.1:5000', username: ci, project_name: ci}}}";
+    std::fs::write(&file, clouds).unwrap();
+    let secure = "clouds: {hp1: {auth: {password: hush}}}";
+    std::fs::write(folder.join("secure.yaml"), secure).unwrap();
+    text.replace("/etc/toci/clouds.yaml", &file.display().to_string())
+}
+
+#[test]
+fn the_documented_cloud_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = load(&documented_cloud(folder.path())).unwrap().unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    let name = ProviderName::new("hp1").unwrap();
+    let Some(ProviderKind::OpenStack(cloud)) = config.kinds.get(&name) else {
+        panic!("{config:?}")
+    };
+    assert_eq!(cloud.cloud.settings().region.as_deref(), Some("RegionOne"));
+    assert_eq!((cloud.images.len(), cloud.config_drive), (1, true));
+    let shape = cloud.shapes.values().next().unwrap();
+    assert_eq!(shape.networks, ["private", "test"]);
+    let environment = &config.environments[&name];
+    assert_eq!(environment["GEARDSERVER"], "192.0.2.10");
+    let provider = &config.settings.providers[0];
+    let cost = provider.pools.values().next().unwrap().cost;
+    assert_eq!((provider.quota.servers, cost.cpus, cost.memory_mib), (40, 4, 8192));
+}
+
+#[test]
+fn what_is_wrong_with_a_cloud_is_told_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = documented_cloud(folder.path());
+    for (from, to, expected) in [
+        ("cloud = \"hp1\"", "cloud = \"xx\"", "provider[hp1].cloud: "),
+        (
+            "owner = \"ci-example-org\"",
+            "owner = \"a:b\"",
+            "provider[hp1].owner: a mark has 1 to 40",
+        ),
+        (
+            "cpus = 4",
+            "flavor = \"x\"",
+            "provider[hp1].pool[tripleo].memory_mib: flavor is given too",
+        ),
+        (
+            "image = \"debian\"",
+            "image = \"fedora\"",
+            "provider[hp1].pool[tripleo].image: fedora is no [[image]]",
+        ),
+        ("NODE_MIRROR", "TOCI_MIRROR", "provider[hp1].environment: `TOCI_MIRROR`"),
+        ("kind = \"openstack\"", "kind = \"libvirt\"", "provider[hp1].cloud: it means nothing"),
+        (
+            "host_key = \"console\"",
+            "host_key = \"blind\"",
+            "provider[hp1].host_key: unknown variant",
+        ),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let error = load(&good.replacen(from, to, 1)).unwrap_err();
+        assert!(error.contains(expected), "{to} gave {error}");
+    }
 }

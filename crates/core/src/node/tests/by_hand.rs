@@ -3,7 +3,7 @@
 use super::world::{World, label, labels, provider, provider_name};
 use crate::id::{NodeId, RunId};
 use crate::layout::Precedence;
-use crate::node::{Event, NodeState, Outcome, Settings};
+use crate::node::{Amount, Event, NodeState, Outcome, Room, Settings};
 use core::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -134,6 +134,65 @@ fn where_builds_fail_it_pauses_ever_longer_then_tries_one() {
     w.work_off();
     assert_eq!(w.states(), ["ready", "ready", "ready"]);
     assert_eq!(w.news.last().unwrap(), "p a can be built again");
+}
+
+#[test]
+fn a_cloud_without_room_is_no_failure_and_is_asked_again() {
+    let mut w = world(0, 4);
+    w.ask(1, "a", 1).unwrap();
+    // More often than a request bears failed builds.
+    for times in 0..6 {
+        let node = w.pool.nodes().next().unwrap().clone();
+        assert_eq!(node.state, NodeState::Building, "attempt {times}");
+        w.on(Event::NoRoom { node: node.id, reason: "quota exceeded".into() }).unwrap();
+        w.work_off();
+        assert!(w.states().is_empty(), "what has no room is not asked for at once");
+        let told = w.pool.waiting(RunId(1)).unwrap();
+        assert_eq!(told, "p has no room: quota exceeded");
+        assert_eq!(w.pool.provider_views()[0].problems, ["no room for a: quota exceeded"]);
+        let pause = 10 << times;
+        w.pass(pause - 1);
+        assert!(w.states().is_empty());
+        w.pass(1);
+    }
+    assert_eq!(w.news, ["p has no room for a: quota exceeded"]);
+    w.work_off();
+    assert!(w.served(1).is_some());
+    assert!(w.pool.provider_row(&provider_name("p")).is_none(), "nothing of it is kept");
+    // A node that goes makes room: who waits for it does not wait for the pause.
+    w.ask(2, "a", 1).unwrap();
+    let node = w.pool.nodes().last().unwrap().clone();
+    w.on(Event::NoRoom { node: node.id, reason: "quota exceeded".into() }).unwrap();
+    w.work_off();
+    assert!(w.served(2).is_none());
+    w.on(Event::GiveBack(RunId(1))).unwrap();
+    w.work_off();
+    assert!(w.served(2).is_some());
+}
+
+#[test]
+fn what_a_cloud_says_of_its_room_counts() {
+    let mut w = world(0, 4);
+    let amount = |servers, cpus| Amount { servers, cpus, memory_mib: u64::MAX };
+    let room = |servers, cpus| Event::Room {
+        provider: provider_name("p"),
+        room: Room {
+            capacity: amount(servers, cpus),
+            costs: [(label("a"), Amount { servers: 1, cpus: 2, memory_mib: 1 })].into(),
+        },
+    };
+    w.on(room(9, 3)).unwrap();
+    for run in 1..=5 {
+        w.ask(run, "a", 1).unwrap();
+    }
+    assert_eq!(w.states(), ["building"], "3 CPUs are left, and one takes 2");
+    w.on(room(2, 90)).unwrap();
+    assert_eq!(w.states().len(), 2);
+    assert!(w.pool.waiting(RunId(5)).unwrap().starts_with("p makes 2 nodes of a"));
+    w.work_off();
+    assert_eq!(w.pool.waiting(RunId(5)).unwrap(), "2 of 2 machines of p exist");
+    w.on(room(90, 90)).unwrap();
+    assert_eq!(w.states().len(), 4, "max_servers counts too");
 }
 
 #[test]

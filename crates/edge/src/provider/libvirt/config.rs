@@ -1,5 +1,6 @@
 //! Settings of a libvirt provider, as the server has checked them.
 
+use crate::provider::image::ImageConfig;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,42 +73,4 @@ pub struct Shape {
     pub memory_mib: u64,
     /// Size of its disk, GiB; what is not in the image is empty.
     pub disk_gib: u64,
-}
-
-/// An image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageConfig {
-    /// How it is made.
-    pub source: ImageSource,
-    /// How old it may get.
-    pub rebuild: Option<Duration>,
-    /// How long its build may take.
-    pub build_limit: Duration,
-}
-
-/// How an image is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImageSource {
-    /// It is there.
-    File(PathBuf),
-    /// By debootstrap and our script around it.
-    Debootstrap {
-        /// `bookworm`.
-        suite: String,
-        /// Where packages come from; none: debootstrap's own default.
-        mirror: Option<String>,
-        /// Packages besides those that a node needs.
-        packages: Vec<String>,
-        /// Size of its root file system, MiB; it grows to the machine's disk.
-        size_mib: u64,
-        /// Shell text that is run in it at the end.
-        customise: String,
-    },
-    /// By diskimage-builder.
-    DiskImageBuilder {
-        /// Its elements, in their order.
-        elements: Vec<String>,
-        /// Its variables.
-        environment: BTreeMap<String, String>,
-    },
 }

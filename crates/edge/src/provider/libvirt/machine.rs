@@ -2,11 +2,13 @@
 
 use super::config::{LibvirtConfig, Network, Shape};
 use super::names::{self, Found, Part};
-use super::seed::{self, MARKER_FILE, Seed};
+use super::seed;
 use super::virsh::{self, Virsh};
-use super::volume::{Volumes, random_hex};
+use super::volume::Volumes;
 use super::xml::{MachineXml, machine_xml, owner_in};
-use crate::node::{Session, SessionError};
+use crate::node::Session;
+use crate::provider::boot::{Given, Look, console_told, look};
+use crate::provider::keys::{key_pair, private_folder, public_of, random_hex, user_key};
 use crate::provider::{Machine, ProviderError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -16,12 +18,6 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at a machine that comes up.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Longest question to a machine that comes up, the way there included.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// Of a console, so many lines are told with a failure.
-const CONSOLE_LINES_MAX: usize = 12;
-/// Longest of these lines, in characters.
-const CONSOLE_LINE_MAX_CHARS: usize = 200;
 /// A new port of this machine is tried so often when somebody else was quicker.
 const PORT_ATTEMPTS_MAX: u32 = 3;
 /// Port of SSH.
@@ -47,15 +43,6 @@ pub(super) struct Boot<'a> {
     pub(super) image: &'a str,
     pub(super) kvm: bool,
     pub(super) limit: Duration,
-}
-
-/// How a machine stands that comes up.
-#[derive(Debug)]
-enum Look {
-    /// It has come up.
-    Up,
-    /// Not yet: why.
-    NotYet(String),
 }
 
 impl Machines {
@@ -121,9 +108,9 @@ impl Machines {
         self.known().insert(boot.node.to_owned(), boot.image.to_owned());
 
         let key = self.user_key().await?;
-        let (host_key, marker) = (seed::key_pair(&folder).await?, random_hex()?);
-        let authorized_key = seed::public_of(&key).await?;
-        let files = seed::files(&Seed {
+        let (host_key, marker) = (key_pair(&folder).await?, random_hex()?);
+        let authorized_key = public_of(&key).await?;
+        let files = seed::files(&Given {
             node: boot.node,
             user: &self.config.user,
             authorized_key: &authorized_key,
@@ -204,7 +191,7 @@ impl Machines {
                 Some(address) => {
                     let token = Token { address, port, host_key: host_key.to_owned() };
                     let machine = self.machine(boot.node, &token, key)?;
-                    match look(&machine.session, marker).await {
+                    match look(&machine.session, Some(marker)).await {
                         Ok(Look::Up) => return Ok(machine),
                         Ok(Look::NotYet(why)) => last = why,
                         Err(why) => return Err(ProviderError::said(what(), why)),
@@ -332,39 +319,15 @@ impl Machines {
         Ok(())
     }
 
+    async fn user_key(&self) -> Result<PathBuf, ProviderError> {
+        user_key(self.config.key.as_deref(), &self.config.state).await
+    }
+
     /// An error with the end of what the machine said.
     async fn with_console(&self, node: &str, error: ProviderError) -> ProviderError {
         let console = self.volumes.read(&names::volume(node, Part::Console)).await;
-        let lines = last_lines(&console.unwrap_or_default());
-        let said = if lines.is_empty() {
-            "its console said nothing".to_owned()
-        } else {
-            format!("its console's last lines:\n{lines}")
-        };
+        let said = console_told(&console.unwrap_or_default());
         ProviderError::said(error.what, format!("{}; {said}", error.why))
-    }
-
-    /// The configured key, or one that is made.
-    async fn user_key(&self) -> Result<PathBuf, ProviderError> {
-        if let Some(key) = &self.config.key {
-            return Ok(key.clone());
-        }
-        let key = self.config.state.join("key");
-        if !key.exists() {
-            let here = |e: std::io::Error| ProviderError::new("make a key", &e);
-            let new = self.config.state.join("new-key");
-            private_folder(&new).map_err(here)?;
-            let pair = seed::key_pair(&new).await?;
-            let file = new.join(random_hex()?);
-            write_private(&file, &pair.private).map_err(here)?;
-            // Of two who make one, the first one's is everybody's.
-            match std::fs::hard_link(&file, &key) {
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(here(e)),
-                Ok(()) | Err(_) => {}
-            }
-            std::fs::remove_file(&file).map_err(here)?;
-        }
-        Ok(key)
     }
 }
 
@@ -380,27 +343,6 @@ impl Drop for Test<'_> {
         self.machines.tests().remove(&self.node);
         self.machines.known().remove(&self.node);
     }
-}
-
-/// Asks a machine whether it has come up; an error is one that waiting does not mend.
-async fn look(session: &Session, marker: &str) -> Result<Look, String> {
-    let text = format!("cat {MARKER_FILE}");
-    match session.try_run("look", &text, b"", ANSWER_LIMIT).await {
-        Ok(ended) if ended.is_well() && ended.text().trim() == marker => Ok(Look::Up),
-        Ok(ended) if ended.is_well() => {
-            Err(format!("it lies: the marker in {MARKER_FILE} is not the one that it was given"))
-        }
-        Ok(_) => Ok(Look::NotYet("it answers, and has not come up to its end".to_owned())),
-        Err(SessionError::Unreachable { why, .. }) if is_stranger(&why) => {
-            Err(format!("it has another host key than the one that it was given: {why}"))
-        }
-        Err(error) => Ok(Look::NotYet(ProviderError::new("", &error).why)),
-    }
-}
-
-/// OpenSSH's words for a host key that is not the expected one.
-fn is_stranger(why: &str) -> bool {
-    why.contains("Host key verification failed") || why.contains("REMOTE HOST IDENTIFICATION")
 }
 
 /// How a machine is found again.
@@ -438,34 +380,6 @@ fn free_port() -> Result<u16, ProviderError> {
     address.map(|a| a.port()).map_err(|e| ProviderError::new("find a free port", &e))
 }
 
-fn private_folder(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file =
-        std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
-    file.write_all(text.as_bytes())
-}
-
-/// The end of a console, without what would upset a terminal.
-fn last_lines(console: &str) -> String {
-    let lines: Vec<String> = console
-        .lines()
-        .map(|line| {
-            line.chars()
-                .filter(|c| !c.is_control())
-                .take(CONSOLE_LINE_MAX_CHARS)
-                .collect::<String>()
-        })
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    lines[lines.len().saturating_sub(CONSOLE_LINES_MAX)..].join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -480,14 +394,5 @@ mod tests {
         assert_eq!(far.known_hosts(), "[10.0.0.3]:2200 ssh-ed25519 AA\n");
         assert_eq!(Token::parse("10.0.0.3 22"), None);
         assert_eq!(Token::parse(""), None);
-    }
-
-    #[test]
-    fn consoles_are_cut_and_cleaned() {
-        let long = "x".repeat(1_000);
-        let console = format!("{}\u{1b}[31mpanic\r\n\n{long}\n", "a\n".repeat(100));
-        let lines = last_lines(&console);
-        assert_eq!(lines.lines().count(), CONSOLE_LINES_MAX);
-        assert!(lines.contains("[31mpanic") && lines.len() < 1_000, "{lines}");
     }
 }

@@ -11,18 +11,19 @@
 //!   found by their names ([`names`]).
 //! * Its SSH host key is made here and given to it on a seed disk ([`seed`]); only that key is trusted. It is ready when
 //!   it answers with that key and has left the marker that was made for this boot.
-//! * Images are looked after by [`image`]: whenever somebody lists or creates, and after each step.
+//! * Images are looked after by [`super::image`]: whenever somebody lists or creates, and after each step.
 
 pub mod config;
-pub mod image;
 mod machine;
 mod names;
 mod port;
 mod seed;
+mod shelf;
 mod virsh;
 mod volume;
 mod xml;
 
-pub use config::{Accelerator, ImageConfig, ImageSource, LibvirtConfig, Network, Shape};
+pub use super::image::{ImageConfig, ImageSource};
+pub use config::{Accelerator, LibvirtConfig, Network, Shape};
 pub use port::Libvirt;
 pub use virsh::{UPLOAD_LIMIT, VIRSH_LIMIT};

@@ -1,8 +1,9 @@
 //! The provider itself: the port's calls, handed on.
 
 use super::config::LibvirtConfig;
-use super::image::keeper::Keeper;
 use super::machine::{Boot, Machines};
+use super::shelf::Volumes;
+use crate::provider::image::keeper::{Keeper, KeeperConfig};
 use crate::provider::{ImageView, Machine, Provider, ProviderError, Work};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +27,14 @@ impl Libvirt {
     #[must_use]
     pub fn new(config: LibvirtConfig, workshop: Arc<tokio::sync::Mutex<()>>) -> Libvirt {
         let machines = Arc::new(Machines::new(&config));
-        let keeper = Arc::new(Keeper::new(&config, Arc::clone(&machines), workshop));
+        let shelf = Volumes { config: config.clone(), machines: Arc::clone(&machines) };
+        let keeper = KeeperConfig {
+            provider: config.name.clone(),
+            state: config.state.clone(),
+            built: config.built.clone(),
+            images: config.images.clone(),
+        };
+        let keeper = Arc::new(Keeper::new(keeper, Arc::new(shelf), workshop));
         Libvirt { config, machines, keeper, swept: tokio::sync::OnceCell::new() }
     }
 

@@ -1,45 +1,13 @@
 //! The disk with a machine's keys. It is both a NoCloud seed for cloud-init and plain files in `toci/` for images that
 //! have a few lines of shell instead (docs/nodes.md tells what they have to do).
 
-use crate::program::Call;
 use crate::provider::ProviderError;
+use crate::provider::boot::{Given, user_data};
+use crate::provider::keys::small;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Longest time for one of the small programs here.
-const SMALL_LIMIT: Duration = Duration::from_secs(60);
-/// Where a machine leaves its marker when it has come up.
-pub(super) const MARKER_FILE: &str = "/run/toci/boot-marker";
-
-/// A key pair of SSH, as text.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct KeyPair {
-    pub(super) private: String,
-    /// Algorithm and key, without a comment.
-    pub(super) public: String,
-}
-
-impl std::fmt::Debug for KeyPair {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyPair").field("public", &self.public).finish_non_exhaustive()
-    }
-}
-
-/// What a machine is told.
-#[derive(Clone, Debug)]
-pub(super) struct Seed<'a> {
-    pub(super) node: &'a str,
-    /// Who commands run as.
-    pub(super) user: &'a str,
-    /// Who may do so.
-    pub(super) authorized_key: &'a str,
-    pub(super) host_key: &'a KeyPair,
-    /// What it leaves in [`MARKER_FILE`] once it has come up.
-    pub(super) marker: &'a str,
-}
 
 /// The files of the disk.
-pub(super) fn files(seed: &Seed<'_>) -> Vec<(&'static str, String)> {
+pub(super) fn files(seed: &Given<'_>) -> Vec<(&'static str, String)> {
     let line = |text: &str| format!("{text}\n");
     let meta = serde_json::json!({"instance-id": seed.marker, "local-hostname": seed.node});
     vec![
@@ -52,28 +20,6 @@ pub(super) fn files(seed: &Seed<'_>) -> Vec<(&'static str, String)> {
         ("toci/host_key.pub", line(&seed.host_key.public)),
         ("toci/marker", line(seed.marker)),
     ]
-}
-
-/// For cloud-init. JSON is YAML, and needs no thoughts about quotes.
-fn user_data(seed: &Seed<'_>) -> String {
-    let told = format!(
-        "mkdir -p /run/toci && echo {} >{MARKER_FILE} && echo toci-node: address $(hostname -I | cut -d' ' -f1) >/dev/console",
-        seed.marker
-    );
-    let keys = [seed.authorized_key];
-    let config = serde_json::json!({
-        "ssh_deletekeys": true,
-        "ssh_keys": {"ed25519_private": seed.host_key.private, "ed25519_public": seed.host_key.public},
-        "disable_root": seed.user != "root",
-        "users": [{
-            "name": seed.user,
-            "shell": "/bin/bash",
-            "sudo": "ALL=(ALL) NOPASSWD:ALL",
-            "ssh_authorized_keys": keys,
-        }],
-        "runcmd": [["sh", "-c", told]],
-    });
-    format!("#cloud-config\n{config}\n")
 }
 
 /// Writes the disk: a floppy's file system, by mtools, without mounting anything.
@@ -100,56 +46,15 @@ pub(super) async fn write(
     Ok(image)
 }
 
-/// Makes a key pair.
-pub(super) async fn key_pair(folder: &Path) -> Result<KeyPair, ProviderError> {
-    let file = folder.join("new_key");
-    let public = file.with_extension("pub");
-    for old in [&file, &public] {
-        // Mostly there is none.
-        let _ = std::fs::remove_file(old);
-    }
-    let name = file.display().to_string();
-    small("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", &name]).await?;
-    let read = |path: &Path| {
-        std::fs::read_to_string(path)
-            .map_err(|e| ProviderError::new(format!("read {}", path.display()), &e))
-    };
-    let pair = KeyPair { private: read(&file)?, public: read(&public)?.trim().to_owned() };
-    for done in [&file, &public] {
-        std::fs::remove_file(done).map_err(|e| ProviderError::new("remove a key", &e))?;
-    }
-    Ok(pair)
-}
-
-/// The public key of a private one.
-pub(super) async fn public_of(key: &Path) -> Result<String, ProviderError> {
-    let name = key.display().to_string();
-    let said = small("ssh-keygen", &["-y", "-f", &name]).await?;
-    Ok(said.trim().to_owned())
-}
-
-async fn small(program: &str, arguments: &[&str]) -> Result<String, ProviderError> {
-    let ended = Call::new(program, SMALL_LIMIT)
-        .args(arguments)
-        .env("MTOOLS_SKIP_CHECK", "1")
-        .env("MTOOLSRC", "/dev/null")
-        .run(b"")
-        .await
-        .map_err(|e| ProviderError::new(format!("run {program}"), &e))?;
-    if ended.is_well() {
-        return Ok(ended.text());
-    }
-    Err(ProviderError::said(format!("{program} {}", arguments.join(" ")), ended.complaint))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::keys::{KeyPair, key_pair};
 
     #[test]
     fn the_files_say_who_may_come_in_and_who_the_machine_is() {
         let host_key = KeyPair { private: "PRIVATE\n".into(), public: "ssh-ed25519 HOST".into() };
-        let seed = Seed {
+        let seed = Given {
             node: "debian-vms-1",
             user: "ci",
             authorized_key: "ssh-ed25519 USER",

@@ -3,9 +3,8 @@
 use super::names;
 use super::virsh::{Virsh, first_column};
 use crate::provider::ProviderError;
+use crate::provider::keys::{hex, random_hex};
 use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom, SystemRandom};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -138,23 +137,5 @@ impl Volumes {
             return Ok(String::new());
         }
         self.virsh.ask(&["vol-download", "--pool", &self.pool, volume, "/dev/stdout"]).await
-    }
-}
-
-/// Bytes as text.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// 32 digits that nobody guesses.
-pub(super) fn random_hex() -> Result<String, ProviderError> {
-    let mut bytes = [0; 16];
-    match SystemRandom::new().fill(&mut bytes) {
-        Ok(()) => Ok(hex(&bytes)),
-        Err(_) => Err(ProviderError::said("make a random number", "the kernel gives none")),
     }
 }

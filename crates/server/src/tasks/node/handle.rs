@@ -31,7 +31,12 @@ pub struct PoolParts {
     pub policy: Policy,
     /// Every provider of the settings.
     pub providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
+    /// What jobs on nodes of a provider find in their environment.
+    pub environments: Environments,
 }
+
+/// What jobs find in their environment, by the provider of their node.
+pub(super) type Environments = BTreeMap<ProviderName, Arc<BTreeMap<String, String>>>;
 
 /// A wish for nodes.
 #[derive(Clone, Debug)]
@@ -65,6 +70,8 @@ pub struct NodeHandle {
     pub provider: String,
     /// Its address in its cloud, if it has one.
     pub cloud_address: Option<IpAddr>,
+    /// What its provider wants jobs to find in their environment.
+    pub environment: Arc<BTreeMap<String, String>>,
     /// The way there.
     pub session: Session,
     /// Becomes true when it is lost.
@@ -103,7 +110,8 @@ impl NodePool {
         let pool = Pool::load(rows, parts.settings, parts.policy, clock.now());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let news = broadcast::Sender::new(NEWS_MAX);
-        let state = State::new(pool, clock, store, parts.providers, news.clone());
+        let state =
+            State::new(pool, clock, store, (parts.providers, parts.environments), news.clone());
         tokio::spawn(state.run(receiver));
         Ok(NodePool { commands, news })
     }

@@ -206,6 +206,10 @@ impl Jobs {
             listing.task = Some(tokio::spawn(async move {
                 let result = in_time(LIST_LIMIT, provider.list()).await;
                 let result = result.map_err(|e| e.to_string());
+                if let Some(room) = provider.room() {
+                    let event = Event::Room { provider: name.clone(), room };
+                    let _ = done.send(Done::Other(event)).await;
+                }
                 let _ =
                     done.send(Done::Other(Event::Listed { provider: name, asked, result })).await;
             }));
@@ -269,6 +273,9 @@ async fn build(tools: &Tools) -> (Event, Option<Machine>) {
         Ok(machine) => {
             let result = Ok(machine.token.clone());
             (Event::Built { node: node.id, result }, Some(machine))
+        }
+        Err(error) if error.no_room => {
+            (Event::NoRoom { node: node.id, reason: error.to_string() }, None)
         }
         Err(error) => (Event::Built { node: node.id, result: Err(error.to_string()) }, None),
     }

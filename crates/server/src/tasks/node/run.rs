@@ -1,7 +1,7 @@
 //! The loop of the node task: events in, rows on disk, then answers and jobs.
 
 use super::error::NodeError;
-use super::handle::{NodeHandle, NodeNews};
+use super::handle::{Environments, NodeHandle, NodeNews};
 use super::job::{Done, Jobs};
 use super::{BATCH_MAX, COMMANDS_MAX};
 use crate::clock::Clock;
@@ -39,6 +39,7 @@ pub(super) struct State {
     pub(super) pool: Pool,
     pub(super) providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
     pub(super) machines: HashMap<NodeId, Machine>,
+    environments: Environments,
     clock: Clock,
     store: Store,
     jobs: Jobs,
@@ -65,7 +66,7 @@ impl State {
         pool: Pool,
         clock: Clock,
         store: Store,
-        providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
+        (providers, environments): (BTreeMap<ProviderName, Arc<dyn Provider>>, Environments),
         news: broadcast::Sender<NodeNews>,
     ) -> State {
         let (sender, done) = mpsc::channel(COMMANDS_MAX);
@@ -74,6 +75,7 @@ impl State {
             jobs: Jobs::new(&providers, sender),
             providers,
             machines: HashMap::new(),
+            environments,
             clock,
             store,
             done,
@@ -310,6 +312,7 @@ impl State {
             label: node.label.clone(),
             provider: node.provider.to_string(),
             cloud_address: machine.address,
+            environment: self.environments.get(&node.provider).cloned().unwrap_or_default(),
             session: machine.session.clone(),
             lost: lost.subscribe(),
         })

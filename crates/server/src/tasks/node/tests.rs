@@ -44,6 +44,7 @@ fn parts(min_ready: u32, max: u16) -> PoolParts {
         },
         policy: Policy::default(),
         providers: BTreeMap::from([(name, local)]),
+        environments: BTreeMap::new(),
     }
 }
 

@@ -52,6 +52,10 @@ pub(super) fn usual(
             out.push((name.to_owned(), value.to_owned()));
         }
     }
+    if let Some(first) = nodes.first() {
+        // Before all else, which counts more.
+        out.extend(first.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
     let above = places.base.rsplit_once('/').map_or("/", |(above, _)| above);
     let mut set = |name: &str, value: String| out.push((name.to_owned(), value));
     set("WORKSPACE", places.workspace.clone());

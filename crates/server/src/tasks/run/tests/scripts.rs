@@ -58,6 +58,7 @@ async fn a_success_finds_its_workspace_and_leaves_its_logs() {
         "WORKSPACE=/home/toci/workspace",
         "HOME=/root",
         "NODE_NAME=node1",
+        "NODE_MIRROR=http://mirror.example",
     ] {
         assert!(environment.lines().any(|l| l == variable), "{variable}: {environment}");
     }

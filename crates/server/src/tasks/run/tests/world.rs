@@ -94,6 +94,9 @@ impl Nodes for Sandboxes {
                 label,
                 provider: "local".into(),
                 cloud_address: None,
+                environment: std::sync::Arc::new(
+                    [("NODE_MIRROR".to_owned(), "http://mirror.example".to_owned())].into(),
+                ),
                 session,
                 lost: receiver,
             };

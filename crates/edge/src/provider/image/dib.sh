@@ -7,7 +7,7 @@
 # Environment: OUT (file to make), WORK (empty folder), ELEMENTS (with spaces), SIZE_MIB (of the root file system; empty: what
 # it takes and half as much again), and whatever the elements want.
 set -euo pipefail
-# shellcheck source=crates/edge/src/provider/libvirt/image/disk.sh
+# shellcheck source=crates/edge/src/provider/image/disk.sh
 source "$(dirname "$0")/disk.sh"
 
 need disk-image-create diskimage-builder

@@ -1,31 +1,35 @@
 //! The one owner of a provider's images: does what is to be done with them, remembers how it ended.
 
 use super::build::{Build, recipe, tail};
+use super::{ImageConfig, Shelf};
 use crate::clock::wall;
-use crate::provider::libvirt::config::{Accelerator, LibvirtConfig, Shape};
-use crate::provider::libvirt::machine::{Boot, Machines};
-use crate::provider::libvirt::names;
 use crate::provider::{ImageView, ProviderError};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use toci_core::node::{Image, ImageOutlook, ImageState, ImageStep, ImageWish, Images};
 use toci_core::time::Time;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// So long an image's first machine may take under KVM before KVM is thought not to work there. A stock kernel hung for
-/// ever under a /dev/kvm that was there; where it works, a Debian is up in a quarter of this.
-pub(in crate::provider::libvirt) const KVM_PROOF_LIMIT: Duration = Duration::from_secs(90);
-/// What an image is tried with that no label names.
-const TEST_SHAPE: (u64, u64, u64) = (1, 1024, 10);
+/// What a keeper looks after.
+#[derive(Clone, Debug)]
+pub(in crate::provider) struct KeeperConfig {
+    /// The provider's name.
+    pub(in crate::provider) provider: String,
+    /// Folder on this machine: records, logs of builds.
+    pub(in crate::provider) state: PathBuf,
+    /// Folder on this machine where built images wait until the provider has them.
+    pub(in crate::provider) built: PathBuf,
+    /// The images that labels name.
+    pub(in crate::provider) images: BTreeMap<String, ImageConfig>,
+}
 
 /// The images of a provider.
 #[derive(Debug)]
-pub(in crate::provider::libvirt) struct Keeper {
-    config: LibvirtConfig,
-    machines: Arc<Machines>,
+pub(in crate::provider) struct Keeper {
+    config: KeeperConfig,
+    shelf: Arc<dyn Shelf>,
     images: Mutex<Images>,
     /// What is being done, by image.
     running: Mutex<HashMap<String, JoinHandle<()>>>,
@@ -35,20 +39,20 @@ pub(in crate::provider::libvirt) struct Keeper {
 }
 
 impl Keeper {
-    pub(in crate::provider::libvirt) fn new(
-        config: &LibvirtConfig,
-        machines: Arc<Machines>,
+    pub(in crate::provider) fn new(
+        config: KeeperConfig,
+        shelf: Arc<dyn Shelf>,
         workshop: Arc<tokio::sync::Mutex<()>>,
     ) -> Keeper {
-        let wish = |(name, image): (&String, &crate::provider::libvirt::config::ImageConfig)| {
+        let wish = |(name, image): (&String, &ImageConfig)| {
             let recipe = recipe(&image.source);
             ImageWish { name: name.clone(), recipe, rebuild: image.rebuild }
         };
         let wishes = config.images.iter().map(wish).collect();
         let images = Images::load(wishes, read(&config.state), now());
         Keeper {
-            config: config.clone(),
-            machines,
+            config,
+            shelf,
             images: Mutex::new(images),
             running: Mutex::default(),
             changed: watch::Sender::new(()),
@@ -65,8 +69,8 @@ impl Keeper {
     }
 
     /// Looks at what is to be done, and begins it.
-    pub(in crate::provider::libvirt) fn wake(self: &Arc<Self>) {
-        let steps = self.images().settle(&self.machines.used_images(), now());
+    pub(in crate::provider) fn wake(self: &Arc<Self>) {
+        let steps = self.images().settle(&self.shelf.used(), now());
         let mut running = self.running();
         running.retain(|_, job| !job.is_finished());
         let mut begun = false;
@@ -86,21 +90,21 @@ impl Keeper {
     }
 
     /// Ends all that is being done. It is done again after the next start.
-    pub(in crate::provider::libvirt) fn stop(&self) {
+    pub(in crate::provider) fn stop(&self) {
         for (_, job) in self.running().drain() {
             job.abort();
         }
     }
 
     /// An operator wants an image made anew.
-    pub(in crate::provider::libvirt) fn rebuild(self: &Arc<Self>, name: &str) -> bool {
+    pub(in crate::provider) fn rebuild(self: &Arc<Self>, name: &str) -> bool {
         let known = self.images().rebuild(name, now());
         self.wake();
         known
     }
 
     /// The image to boot from, as soon as there is one.
-    pub(in crate::provider::libvirt) async fn ready(
+    pub(in crate::provider) async fn ready(
         self: &Arc<Self>,
         name: &str,
     ) -> Result<Image, ProviderError> {
@@ -124,7 +128,7 @@ impl Keeper {
     }
 
     /// All images, for people.
-    pub(in crate::provider::libvirt) fn views(&self) -> Vec<ImageView> {
+    pub(in crate::provider) fn views(&self) -> Vec<ImageView> {
         let view = |image: &Image| {
             let log = self.log(&image.id);
             let told = match image.state {
@@ -157,12 +161,12 @@ impl Keeper {
             std::fs::rename(new, file)
         };
         if let Err(error) = written() {
-            tracing::warn!(provider = self.config.name, %error, "the list of images cannot be written");
+            tracing::warn!(provider = self.config.provider, %error, "the list of images cannot be written");
         }
     }
 
     async fn step(self: Arc<Self>, step: ImageStep) {
-        let provider = &self.config.name;
+        let provider = &self.config.provider;
         match step {
             ImageStep::Build(id) => {
                 tracing::info!(provider, image = id, "an image is being built");
@@ -204,11 +208,11 @@ impl Keeper {
         self.wake();
     }
 
-    /// Makes the image and brings it to libvirt's host.
+    /// Makes the image and brings it to its shelf.
     async fn build(&self, id: &str) -> Result<(), ProviderError> {
         let Some(image) = self.images().get(id).cloned() else { return Ok(()) };
         let Some(config) = self.config.images.get(&image.name) else { return Ok(()) };
-        self.machines.volumes.open().await?;
+        self.shelf.open().await?;
         let _one_at_a_time = self.workshop.lock().await;
         let newer_than = self.newest(&image.name);
         let built = match cached(&self.config.built, &image, newer_than) {
@@ -219,12 +223,7 @@ impl Keeper {
                 Build { config, image, folder, log: &log }.run().await?
             }
         };
-        let volume = names::image_volume(id);
-        let there = self.machines.volumes.list().await?;
-        if there.contains(&volume) {
-            self.machines.volumes.remove(&volume).await?;
-        }
-        self.machines.volumes.put(&volume, &built).await?;
+        self.shelf.put(id, &built).await?;
         prune(&self.config.built, &image, &built);
         Ok(())
     }
@@ -240,51 +239,12 @@ impl Keeper {
     /// Boots a machine from it. Says whether it did under KVM.
     async fn test(&self, id: &str) -> Result<bool, ProviderError> {
         let Some(image) = self.images().get(id).cloned() else { return Ok(false) };
-        let shape = self.config.shapes.values().find(|shape| shape.image == image.name).cloned();
-        let (cpus, memory_mib, disk_gib) = TEST_SHAPE;
-        let shape =
-            shape.unwrap_or(Shape { image: image.name.clone(), cpus, memory_mib, disk_gib });
-        let limit = self.config.boot_limit;
-        match self.config.accelerator {
-            Accelerator::Kvm => self.try_boot(id, &shape, true, limit).await.map(|()| true),
-            Accelerator::Tcg => self.try_boot(id, &shape, false, limit).await.map(|()| false),
-            Accelerator::Auto => {
-                if self.machines.offers_kvm().await {
-                    let proof = limit.min(KVM_PROOF_LIMIT);
-                    match self.try_boot(id, &shape, true, proof).await {
-                        Ok(()) => return Ok(true),
-                        Err(error) => {
-                            tracing::warn!(image = id, %error, "it does not boot under KVM; TCG is tried");
-                        }
-                    }
-                }
-                self.try_boot(id, &shape, false, limit).await.map(|()| false)
-            }
-        }
-    }
-
-    async fn try_boot(
-        &self,
-        id: &str,
-        shape: &Shape,
-        kvm: bool,
-        limit: Duration,
-    ) -> Result<(), ProviderError> {
-        let node = names::test_node(&self.config.name, id);
-        let _not_a_node = self.machines.is_test(&node);
-        // A server that stopped during a test left its machine.
-        self.machines.delete(&node).await?;
-        let booted = self.machines.boot(&Boot { node: &node, shape, image: id, kvm, limit }).await;
-        self.machines.delete(&node).await?;
-        booted.map(drop)
+        self.shelf.prove(&image).await
     }
 
     async fn delete(&self, id: &str) -> Result<(), ProviderError> {
-        self.machines.volumes.open().await?;
-        let volume = names::image_volume(id);
-        if self.machines.volumes.list().await?.contains(&volume) {
-            self.machines.volumes.remove(&volume).await?;
-        }
+        self.shelf.open().await?;
+        self.shelf.remove(id).await?;
         for file in [self.log(id), self.config.built.join(format!("{id}.qcow2"))] {
             // Mostly one of them is not there.
             let _ = std::fs::remove_file(file);
@@ -292,15 +252,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Volumes of images that nobody remembers, after the record was lost.
-    pub(in crate::provider::libvirt) async fn sweep(&self) -> Result<(), ProviderError> {
-        let volumes = self.machines.volumes.list().await?;
+    /// Removes images that nobody remembers, after the record was lost.
+    pub(in crate::provider) async fn sweep(&self) -> Result<(), ProviderError> {
+        let there = self.shelf.there().await?;
         let known: BTreeSet<String> =
             self.images().list().iter().map(|image| image.id.clone()).collect();
-        for volume in volumes {
-            if names::image_of_volume(&volume).is_some_and(|id| !known.contains(id)) {
-                self.machines.volumes.remove(&volume).await?;
-            }
+        for id in there.difference(&known) {
+            self.shelf.remove(id).await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 # Environment: OUT (file to make), WORK (empty folder), SUITE, MIRROR (may be empty), PACKAGES (more of them, with
 # spaces), SIZE_MIB (of the root file system), CUSTOMISE (shell text that is run in the new system at the end).
 set -euo pipefail
-# shellcheck source=crates/edge/src/provider/libvirt/image/disk.sh
+# shellcheck source=crates/edge/src/provider/image/disk.sh
 source "$(dirname "$0")/disk.sh"
 
 # What makes it a node: a kernel, an SSH server, DHCP, and the least that jobs expect (bash, git, python3, sudo).

@@ -1,9 +1,9 @@
 //! How an image is made: by other people's programs, in namespaces of their own, with a log.
 
+use super::{ImageConfig, ImageSource};
 use crate::program::Call;
 use crate::provider::ProviderError;
-use crate::provider::libvirt::config::{ImageConfig, ImageSource};
-use crate::provider::libvirt::volume::hex;
+use crate::provider::keys::hex;
 use ring::digest::{SHA256, digest};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +27,7 @@ const DIB: &str = include_str!("dib.sh");
 const DISK: &str = include_str!("disk.sh");
 
 /// Hash of all that an image is made of: the same hash, the same image.
-pub(in crate::provider::libvirt) fn recipe(source: &ImageSource) -> String {
+pub(in crate::provider) fn recipe(source: &ImageSource) -> String {
     let text = match source {
         ImageSource::File(path) => {
             // Of a file that is not there nothing is known; its build says so.
@@ -42,19 +42,19 @@ pub(in crate::provider::libvirt) fn recipe(source: &ImageSource) -> String {
 
 /// A build.
 #[derive(Debug)]
-pub(in crate::provider::libvirt) struct Build<'a> {
-    pub(in crate::provider::libvirt) config: &'a ImageConfig,
+pub(in crate::provider) struct Build<'a> {
+    pub(in crate::provider) config: &'a ImageConfig,
     /// The image's id.
-    pub(in crate::provider::libvirt) image: &'a str,
+    pub(in crate::provider) image: &'a str,
     /// Where built images lie.
-    pub(in crate::provider::libvirt) folder: &'a Path,
+    pub(in crate::provider) folder: &'a Path,
     /// Where its log goes.
-    pub(in crate::provider::libvirt) log: &'a Path,
+    pub(in crate::provider) log: &'a Path,
 }
 
 impl Build<'_> {
     /// Makes the image; it appears in the folder whole or not at all.
-    pub(in crate::provider::libvirt) async fn run(&self) -> Result<PathBuf, ProviderError> {
+    pub(in crate::provider) async fn run(&self) -> Result<PathBuf, ProviderError> {
         let out = self.folder.join(format!("{}.qcow2", self.image));
         let here = |e: std::io::Error| ProviderError::new("write an image", &e);
         for parent in [Some(self.folder), self.log.parent()].into_iter().flatten() {
@@ -218,7 +218,7 @@ async fn keep(mut stream: impl tokio::io::AsyncRead + Unpin, log: &Log) -> std::
 }
 
 /// The last lines of a log.
-pub(in crate::provider::libvirt) fn tail(log: &Path) -> String {
+pub(in crate::provider) fn tail(log: &Path) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = std::fs::File::open(log)?;
         let length = file.metadata()?.len();

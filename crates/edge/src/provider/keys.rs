@@ -1,0 +1,130 @@
+//! SSH keys of machines, and random names. Keys are made by ssh-keygen.
+
+use crate::program::Call;
+use crate::provider::ProviderError;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest time for one of the small programs here.
+const SMALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// A key pair of SSH, as text.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::provider) struct KeyPair {
+    pub(in crate::provider) private: String,
+    /// Algorithm and key, without a comment.
+    pub(in crate::provider) public: String,
+}
+
+impl std::fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyPair").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+/// Makes a key pair.
+pub(in crate::provider) async fn key_pair(folder: &Path) -> Result<KeyPair, ProviderError> {
+    let file = folder.join("new_key");
+    let public = file.with_extension("pub");
+    for old in [&file, &public] {
+        // Mostly there is none.
+        let _ = std::fs::remove_file(old);
+    }
+    let name = file.display().to_string();
+    small("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", &name]).await?;
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|e| ProviderError::new(format!("read {}", path.display()), &e))
+    };
+    let pair = KeyPair { private: read(&file)?, public: read(&public)?.trim().to_owned() };
+    for done in [&file, &public] {
+        std::fs::remove_file(done).map_err(|e| ProviderError::new("remove a key", &e))?;
+    }
+    Ok(pair)
+}
+
+/// The public key of a private one.
+pub(in crate::provider) async fn public_of(key: &Path) -> Result<String, ProviderError> {
+    let name = key.display().to_string();
+    let said = small("ssh-keygen", &["-y", "-f", &name]).await?;
+    Ok(said.trim().to_owned())
+}
+
+/// Runs a small program to its end; what it said.
+pub(in crate::provider) async fn small(
+    program: &str,
+    arguments: &[&str],
+) -> Result<String, ProviderError> {
+    let ended = Call::new(program, SMALL_LIMIT)
+        .args(arguments)
+        .env("MTOOLS_SKIP_CHECK", "1")
+        .env("MTOOLSRC", "/dev/null")
+        .run(b"")
+        .await
+        .map_err(|e| ProviderError::new(format!("run {program}"), &e))?;
+    if ended.is_well() {
+        return Ok(ended.text());
+    }
+    Err(ProviderError::said(format!("{program} {}", arguments.join(" ")), ended.complaint))
+}
+
+/// The configured key, or one that is made and kept in the folder.
+pub(in crate::provider) async fn user_key(
+    configured: Option<&Path>,
+    state: &Path,
+) -> Result<PathBuf, ProviderError> {
+    if let Some(key) = configured {
+        return Ok(key.to_owned());
+    }
+    let key = state.join("key");
+    if !key.exists() {
+        let here = |e: std::io::Error| ProviderError::new("make a key", &e);
+        let new = state.join("new-key");
+        private_folder(&new).map_err(here)?;
+        let pair = key_pair(&new).await?;
+        let file = new.join(random_hex()?);
+        write_private(&file, &pair.private).map_err(here)?;
+        // Of two who make one, the first one's is everybody's.
+        match std::fs::hard_link(&file, &key) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(here(e)),
+            Ok(()) | Err(_) => {}
+        }
+        std::fs::remove_file(&file).map_err(here)?;
+    }
+    Ok(key)
+}
+
+/// Makes a folder that only we can look into.
+pub(in crate::provider) fn private_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Writes a file that only we can read, and that was not there.
+pub(in crate::provider) fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file =
+        std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
+    file.write_all(text.as_bytes())
+}
+
+/// Bytes as text.
+pub(in crate::provider) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// 32 digits that nobody guesses.
+pub(in crate::provider) fn random_hex() -> Result<String, ProviderError> {
+    let mut bytes = [0; 16];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => Ok(hex(&bytes)),
+        Err(_) => Err(ProviderError::said("make a random number", "the kernel gives none")),
+    }
+}

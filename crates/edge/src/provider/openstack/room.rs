@@ -1,0 +1,95 @@
+//! What the project's quotas leave to us: all of them, less what others have.
+
+use super::config::OpenStackConfig;
+use super::delete::Found;
+use super::marks::Marks;
+use super::server::{Servers, failed};
+use super::things::Things;
+use crate::openstack::{CloudError, Limits, QuotaUse, Server};
+use crate::provider::ProviderError;
+use std::collections::BTreeMap;
+use toci_core::node::{Amount, Room};
+
+/// What is known of quotas.
+#[derive(Clone, Debug, Default)]
+struct Quotas {
+    nova: Limits,
+    ports: QuotaUse,
+    floating_ips: QuotaUse,
+}
+
+impl Servers {
+    /// What there is for us, and what a node of each label takes.
+    pub(super) async fn room(&self, found: &Found) -> Result<Room, ProviderError> {
+        let told = |error| failed("read the quotas", error);
+        // Used up is asked for before what is ours: a server that comes to be between is then taken for room that is
+        // there, and refused; the other way round it would be taken for somebody else's.
+        let nova = self.cloud.limits().await.map_err(told)?;
+        let project = self.cloud.whoami().await.map_err(told)?.project_id;
+        let neutron = match project {
+            None => None,
+            Some(project) => match self.cloud.network_quotas(&project).await {
+                // Some clouds tell them to administrators only; what is refused is then seen when it is.
+                Err(CloudError::Refused { status: 403, .. }) => None,
+                other => other.map_err(told)?,
+            },
+        };
+        let neutron = neutron.unwrap_or_default();
+        let of = |kind: &str| neutron.get(kind).copied().unwrap_or_default();
+        let quotas = Quotas { nova, ports: of("port"), floating_ips: of("floatingip") };
+        let all = self.all(super::server::LOOK_AGAIN).await.map_err(told)?;
+        let things = self.finder.things().await.map_err(told)?;
+        let marks = self.marks()?;
+        let tests = self.tests().clone();
+        let is_node = |server: &&Server| {
+            marks.node_of_server(server).is_some_and(|node| !tests.contains(node))
+        };
+        let ours: Vec<&Server> = all.iter().filter(is_node).collect();
+        Ok(Room {
+            capacity: capacity(&self.config, &quotas, &ours, found, &marks),
+            costs: costs(&self.config, &things),
+        })
+    }
+}
+
+/// What a node of each label takes; of a label whose flavor is not there nothing is known.
+fn costs(config: &OpenStackConfig, things: &Things) -> BTreeMap<toci_core::id::Label, Amount> {
+    let cost = |(label, shape): (&toci_core::id::Label, &super::config::Shape)| {
+        let flavor = things.flavor(&shape.flavor).ok()?;
+        let amount = Amount { servers: 1, cpus: flavor.vcpus, memory_mib: flavor.ram };
+        Some((label.clone(), amount))
+    };
+    config.shapes.iter().filter_map(cost).collect()
+}
+
+/// All that our nodes together may take.
+fn capacity(
+    config: &OpenStackConfig,
+    quotas: &Quotas,
+    ours: &[&Server],
+    found: &Found,
+    marks: &Marks,
+) -> Amount {
+    let sum = |of: fn(&Server) -> u64| ours.iter().map(|server| of(server)).sum::<u64>();
+    let left = |(used, most): (u64, Option<u64>), ours: u64| match most {
+        Some(most) => most.saturating_sub(used.saturating_sub(ours)),
+        None => u64::MAX,
+    };
+    let mut servers = left(quotas.nova.instances, sum(|_| 1));
+    let is_ours = |description: &str| marks.node_of(description).is_some();
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let ports = count(found.ports.iter().filter(|port| is_ours(&port.description)).count());
+    let ports = left((quotas.ports.used, quotas.ports.most), ports);
+    let each = config.shapes.values().map(|shape| count(shape.networks.len().max(1))).max();
+    servers = servers.min(ports / each.unwrap_or(1));
+    if config.floating_network.is_some() {
+        let ips = found.floating_ips.iter().filter(|ip| is_ours(&ip.description)).count();
+        let quota = (quotas.floating_ips.used, quotas.floating_ips.most);
+        servers = servers.min(left(quota, count(ips)));
+    }
+    Amount {
+        servers,
+        cpus: left(quotas.nova.cores, sum(|server| server.flavor.vcpus)),
+        memory_mib: left(quotas.nova.ram_mib, sum(|server| server.flavor.ram)),
+    }
+}

@@ -1,0 +1,231 @@
+//! The provider `openstack` against the real cloud: nodes made, reached, lost and deleted; faults told; nothing leaked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use cloud_tests::{Api, CLOUDS_YAML, Footprint, Service, quota, stop};
+use serde_json::json;
+use toci_core::id::Label;
+use toci_edge::openstack::{Cloud, config};
+use toci_edge::provider::openstack::{
+    FlavorChoice, HostKeySource, ImageChoice, ImageFormat, OpenStack, OpenStackConfig, Shape,
+};
+use toci_edge::provider::{Machine, Provider, ProviderError};
+
+/// Longest wait for what the cloud does in the background; the machine may be busy.
+const LIMIT: Duration = Duration::from_secs(240);
+
+fn cloud() -> Result<Arc<Cloud>> {
+    let mut place = config::Place::here();
+    place.variables.insert("OS_CLIENT_CONFIG_FILE".to_owned(), CLOUDS_YAML.to_owned());
+    Ok(Arc::new(Cloud::new(config::load(&place, Some("ci"), None)?)?))
+}
+
+fn label(name: &str) -> Result<Label> {
+    Label::new(name).map_err(|_| anyhow::anyhow!("{name} is no label"))
+}
+
+/// Settings of a provider with a label for each kind of server: `tiny`, `legs` on two networks, `dead`, and `huge`, which
+/// no host has room for.
+fn settings(state: &Path) -> Result<OpenStackConfig> {
+    let shape = |image: &str, flavor: FlavorChoice, networks: &[&str]| Shape {
+        image: ImageChoice::Clouds(image.to_owned()),
+        flavor,
+        networks: networks.iter().map(|name| (*name).to_owned()).collect(),
+        volume_gib: None,
+    };
+    let small = || FlavorChoice::AtLeast { cpus: 1, memory_mib: 100, disk_gib: 0, filter: None };
+    let named = |name: &str| FlavorChoice::Named(name.to_owned());
+    Ok(OpenStackConfig {
+        name: "stack".into(),
+        cloud: cloud()?,
+        owner: Some("provider-test".into()),
+        state: state.join("state"),
+        built: state.join("built"),
+        user: "root".into(),
+        key: None,
+        host_key: HostKeySource::Console,
+        floating_network: Some("public".into()),
+        security_groups: Vec::new(),
+        zones: Vec::new(),
+        config_drive: false,
+        user_data: None,
+        image_format: ImageFormat::Qcow2,
+        launch_limit: LIMIT,
+        boot_limit: LIMIT,
+        shapes: BTreeMap::from([
+            (label("tiny")?, shape("tiny", small(), &["private"])),
+            (label("legs")?, shape("tiny", small(), &["private", "test"])),
+            (label("dead")?, shape("dead", small(), &["private"])),
+            (label("huge")?, shape("tiny", named("huge"), &["private"])),
+        ]),
+        images: BTreeMap::new(),
+    })
+}
+
+/// Runs a test with a provider; afterwards the tenant has what it had before, but for the key pair.
+fn with_provider<T: AsyncFnOnce(&OpenStack) -> Result<()>>(
+    change: impl FnOnce(&mut OpenStackConfig),
+    test: T,
+) -> Result<()> {
+    let before = Footprint::now()?;
+    let folder = tempfile::tempdir()?;
+    let mut settings = settings(folder.path())?;
+    change(&mut settings);
+    let cloud = Arc::clone(&settings.cloud);
+    let provider = OpenStack::new(settings, Arc::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tested = runtime.block_on(async {
+        let tested = test(&provider).await;
+        if tested.is_err() {
+            for node in provider.list().await? {
+                provider.delete(&node, "").await?;
+            }
+        }
+        for pair in cloud.key_pairs().await? {
+            if pair.name.starts_with("toci_provider-test_") {
+                cloud.delete_key_pair(&pair.name).await?;
+            }
+        }
+        tested
+    });
+    let calls: u64 = cloud.counts().iter().map(|count| count.count).sum();
+    println!("{calls} calls of the cloud");
+    tested.and(before.is_restored(LIMIT))
+}
+
+async fn says(machine: &Machine, text: &str) -> Result<String> {
+    let ended = machine.session.run("a test", text, b"", Duration::from_secs(60)).await?;
+    Ok(ended.text().trim().to_owned())
+}
+
+fn refused(made: Result<Machine, ProviderError>) -> Result<ProviderError> {
+    made.err().context("a machine was made")
+}
+
+#[test]
+fn a_node_is_made_reached_found_again_and_deleted() -> Result<()> {
+    with_provider(
+        |_| {},
+        async |provider| {
+            let node = "legs-stack-1";
+            ensure!(provider.list().await?.is_empty());
+            let begun = Instant::now();
+            let machine = provider.create(node, &label("legs")?).await?;
+            println!("made and reached after {:?}", begun.elapsed());
+            ensure!(says(&machine, "hostname").await? == node);
+            let addresses = says(&machine, "ip -4 -o address show").await?;
+            ensure!(addresses.contains(" 198.18.0."), "no leg on the test network: {addresses}");
+            let address = machine.address.context("an address")?.to_string();
+            ensure!(address.starts_with("203.0.113."), "{address} is no floating IP");
+            ensure!(provider.list().await?.contains(node));
+            let again = provider.find(node, &machine.token).await?.context("it is there")?;
+            ensure!(again == machine);
+            ensure!(provider.find("legs-stack-2", &machine.token).await?.is_none());
+            let begun = Instant::now();
+            provider.delete(node, &machine.token).await?;
+            println!("deleted after {:?}", begun.elapsed());
+            ensure!(provider.list().await?.is_empty());
+            ensure!(provider.find(node, &machine.token).await?.is_none());
+            // Once more is no error.
+            Ok(provider.delete(node, "").await?)
+        },
+    )
+}
+
+#[test]
+fn what_is_left_behind_is_found_by_its_mark_and_nothing_else_is_touched() -> Result<()> {
+    with_provider(
+        |_| {},
+        async |provider| {
+            let ci = Api::ci()?;
+            let network = ci.id_of("network", "/networks", "networks", "private")?;
+            let port = |description: &str| {
+                let port = json!({"network_id": network, "description": description});
+                ci.post("network", "/ports", &json!({"port": port}))
+            };
+            let left = port("toci:provider-test:stack:tiny-stack-9")?;
+            let others = [port("")?, port("toci:somebody:stack:tiny-stack-9")?];
+            let nodes = provider.list().await?;
+            ensure!(nodes.iter().eq(["tiny-stack-9"]), "{nodes:?}");
+            provider.delete("tiny-stack-9", "").await?;
+            let path = |port: &serde_json::Value| {
+                format!("/ports/{}", port["port"]["id"].as_str().unwrap_or_default())
+            };
+            ensure!(ci.get("network", &path(&left)).is_err(), "it is still there");
+            for other in &others {
+                ci.get("network", &path(other)).context("somebody else's was deleted")?;
+                ci.delete("network", &path(other))?;
+            }
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn a_server_without_a_host_or_an_answer_is_told_with_its_reason() -> Result<()> {
+    let _cores = quota("compute", "cores", 1000)?;
+    let _ram = quota("compute", "ram", 9_999_999)?;
+    with_provider(
+        |settings| settings.boot_limit = Duration::from_secs(60),
+        async |provider| {
+            let error = refused(provider.create("huge-stack-1", &label("huge")?).await)?;
+            ensure!(error.to_string().contains("No valid host was found"), "{error}");
+            ensure!(!error.no_room, "a host is short, not a quota: {error}");
+            provider.delete("huge-stack-1", "").await?;
+            let error = refused(provider.create("dead-stack-1", &label("dead")?).await)?;
+            let told = error.to_string();
+            ensure!(told.contains("after 60 s: its console has not told its host key"), "{told}");
+            ensure!(told.contains("its console's last lines:"), "{told}");
+            Ok(provider.delete("dead-stack-1", "").await?)
+        },
+    )
+}
+
+#[test]
+fn quotas_are_known_before_and_a_refusal_is_no_failure() -> Result<()> {
+    with_provider(
+        |_| {},
+        async |provider| {
+            provider.list().await?;
+            let room = provider.room().context("room after the first list")?;
+            println!("room: {room:?}");
+            ensure!(room.capacity.servers == 20 && room.capacity.cpus == 20, "{room:?}");
+            let cost = room.costs.get(&label("tiny")?).context("a cost")?;
+            ensure!((cost.cpus, cost.memory_mib) == (1, 192), "{cost:?}");
+            for (service, resource) in
+                [("compute", "instances"), ("network", "floatingip"), ("network", "port")]
+            {
+                let _none = quota(service, resource, 0)?;
+                let error = refused(provider.create("tiny-stack-1", &label("tiny")?).await)?;
+                println!("{error}");
+                ensure!(error.no_room, "{resource}: {error}");
+                provider.delete("tiny-stack-1", "").await?;
+            }
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn a_cloud_that_hangs_is_told_and_leaves_nothing() -> Result<()> {
+    with_provider(
+        |settings| settings.launch_limit = Duration::from_secs(15),
+        async |provider| {
+            {
+                let _stopped = stop(Service::NovaCompute)?;
+                let error = refused(provider.create("tiny-stack-1", &label("tiny")?).await)?;
+                let told = error.to_string();
+                ensure!(told.contains("it is BUILD") || told.contains("No valid host"), "{told}");
+            }
+            provider.delete("tiny-stack-1", "").await?;
+            let _gone = stop(Service::NovaApi)?;
+            let error = provider.list().await.err().context("a list of no service")?;
+            ensure!(error.to_string().contains("no answer: connect to"), "{error}");
+            Ok(())
+        },
+    )
+}
