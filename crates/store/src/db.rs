@@ -1,6 +1,7 @@
 //! The two databases behind one handle.
 
 use crate::error::StoreError;
+use crate::row::Marks;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -83,6 +84,13 @@ macro_rules! in_tx {
 pub(crate) use {in_tx, read_db, write_db};
 
 impl Store {
+    pub(crate) fn marks(&self) -> Marks {
+        match &self.db {
+            Db::Sqlite { .. } => Marks::Plain,
+            Db::Pg(_) => Marks::Numbered,
+        }
+    }
+
     /// Opens `sqlite:PATH`, `sqlite::memory:` or `postgres://...` and brings its tables up to
     /// date. A SQLite file is locked against a second server.
     pub async fn open(url: &str) -> Result<Store, StoreError> {
@@ -145,6 +153,13 @@ impl Store {
 }
 
 impl Tx {
+    pub(crate) fn marks(&self) -> Marks {
+        match self {
+            Tx::Sqlite(_) => Marks::Plain,
+            Tx::Pg(_) => Marks::Numbered,
+        }
+    }
+
     pub(crate) async fn commit(self, what: &'static str) -> Result<(), StoreError> {
         match self {
             Tx::Sqlite(tx) => tx.commit().await,

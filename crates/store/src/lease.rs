@@ -200,11 +200,11 @@ impl Store {
             row::execute(&mut tx, "test environments", REMOVE_TES, &id).await?;
             row::execute(&mut tx, "hosts", REMOVE_HOST, &id).await?;
         }
-        row::HOST.write(&mut tx, &rows(&batch.hosts, host_values)).await?;
-        row::TESTENV.write(&mut tx, &rows(&batch.tes, te_values)).await?;
-        row::LEASE.write(&mut tx, &rows(&batch.leases, lease_values)).await?;
-        row::CREDENTIAL.write(&mut tx, &rows(&batch.credentials, credential_values)).await?;
-        row::HOLD_BUDGET.write(&mut tx, &rows(&batch.budgets, budget_values)).await?;
+        row::HOST.write(&mut tx, rows(&batch.hosts, host_values)).await?;
+        row::TESTENV.write(&mut tx, rows(&batch.tes, te_values)).await?;
+        row::LEASE.write(&mut tx, rows(&batch.leases, lease_values)).await?;
+        row::CREDENTIAL.write(&mut tx, rows(&batch.credentials, credential_values)).await?;
+        row::HOLD_BUDGET.write(&mut tx, rows(&batch.budgets, budget_values)).await?;
         let over: Vec<Value> = batch
             .leases
             .iter()
@@ -280,7 +280,7 @@ fn te_values(te: &Te) -> Vec<Value> {
         te.host.as_str().into(),
         i64::from(te.number).into(),
         te.shape.as_str().into(),
-        serde_json::Value::from(labels).to_string().as_str().into(),
+        serde_json::Value::from(labels).to_string().into(),
         int(te.generation.0).into(),
         te.state.word().into(),
         te.state.lease().map(|l| int(l.0)).into(),
@@ -312,7 +312,7 @@ fn lease_values(l: &Lease) -> Vec<Value> {
         l.rank.into(),
         l.requested.0.into(),
         l.active.map(|t| t.0).into(),
-        serde_json::Value::from(tes).to_string().as_str().into(),
+        serde_json::Value::from(tes).to_string().into(),
         l.reason.as_str().into(),
     ]
 }

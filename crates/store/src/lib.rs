@@ -33,9 +33,9 @@ pub use pause::JobPause;
 pub use pipeline::{GateBatch, Heard};
 pub use token::{Enrolment, TokenRow};
 
-/// Every statement with a fixed text, for the test that prepares them on both databases.
+/// Every statement with a fixed text as this database is given it, for the test that prepares them on both.
 #[must_use]
-pub fn statements() -> Vec<String> {
+pub fn statements(store: &Store) -> Vec<String> {
     let fixed = lease::STATEMENTS
         .iter()
         .chain(token::STATEMENTS)
@@ -47,5 +47,5 @@ pub fn statements() -> Vec<String> {
         .chain(log::STATEMENTS)
         .chain(run::STATEMENTS)
         .chain(&[row::STILL_WRITER]);
-    fixed.map(|s| (*s).to_owned()).chain(row::statements()).collect()
+    fixed.map(|s| (*s).to_owned()).chain(row::statements(store.marks())).collect()
 }

@@ -90,7 +90,7 @@ impl Store {
             Ok(vec![int(wish.id.0).into(), body.as_str().into()])
         });
         let wishes = wishes.collect::<Result<Vec<Vec<Value>>, StoreError>>()?;
-        row::AUTOHOLD.write(&mut tx, &wishes).await?;
+        row::AUTOHOLD.write(&mut tx, wishes).await?;
         for name in &batch.providers_gone {
             row::execute(&mut tx, "nodes", REMOVE_PROVIDER, &[name.as_str().into()]).await?;
         }
@@ -99,9 +99,9 @@ impl Store {
             Ok(vec![provider.name.as_str().into(), body.as_str().into()])
         });
         let providers = providers.collect::<Result<Vec<Vec<Value>>, StoreError>>()?;
-        row::PROVIDER.write(&mut tx, &providers).await?;
+        row::PROVIDER.write(&mut tx, providers).await?;
         let rows: Vec<Vec<Value>> = batch.nodes.iter().map(values).collect();
-        row::NODE.write(&mut tx, &rows).await?;
+        row::NODE.write(&mut tx, rows).await?;
         tx.commit("nodes").await
     }
 }

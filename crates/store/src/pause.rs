@@ -45,7 +45,7 @@ impl Store {
             pause.by.as_str().into(),
             pause.reason.as_str().into(),
         ];
-        row::JOB_PAUSE.write(&mut tx, &[values]).await?;
+        row::JOB_PAUSE.write(&mut tx, vec![values]).await?;
         self.written(tx.commit("a paused job").await)
     }
 

@@ -107,17 +107,17 @@ impl Store {
             row::execute(&mut tx, "waiting changes", REMOVE_WAITING, &id).await?;
         }
         let items: Vec<Vec<Value>> = rows(&batch.items, |item| item.id().to_string())?;
-        row::GATE_ITEM.write(&mut tx, &items).await?;
+        row::GATE_ITEM.write(&mut tx, items).await?;
         let reports = rows(&batch.reports, |report| report.id().to_string())?;
-        row::GATE_REPORT.write(&mut tx, &reports).await?;
+        row::GATE_REPORT.write(&mut tx, reports).await?;
         let waiting = rows(&batch.waiting, |row| row.id().to_string())?;
-        row::GATE_WAITING.write(&mut tx, &waiting).await?;
+        row::GATE_WAITING.write(&mut tx, waiting).await?;
         if let Some(state) = &batch.state {
             let values = vec![1.into(), body(state)?.as_str().into()];
-            row::GATE_STATE.write(&mut tx, &[values]).await?;
+            row::GATE_STATE.write(&mut tx, vec![values]).await?;
         }
         let ended = batch.ended.iter().map(columns).collect::<Result<Vec<_>, _>>()?;
-        row::GATE_ENDED.write(&mut tx, &ended).await?;
+        row::GATE_ENDED.write(&mut tx, ended).await?;
         // A row may stand once in a statement: the last text of a cursor is the one that counts.
         let cursors: BTreeMap<(&str, &str), &str> = batch
             .cursors
@@ -128,7 +128,7 @@ impl Store {
             .into_iter()
             .map(|((source, name), body)| vec![source.into(), name.into(), body.into()])
             .collect();
-        row::SOURCE_CURSOR.write(&mut tx, &cursors).await?;
+        row::SOURCE_CURSOR.write(&mut tx, cursors).await?;
         tx.commit("a batch of the gate").await
     }
 

@@ -1,4 +1,4 @@
-//! Writing many rows with few statements: each table's upsert, for 1 to 8 rows at a time.
+//! Writing many rows with few statements: each table's upsert, for 1 to 32 rows at a time.
 
 use crate::db::{Tx, in_tx};
 use crate::error::StoreError;
@@ -6,9 +6,21 @@ use sqlx::{AssertSqlSafe, Row as _};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
-/// Row counts for which there is a statement; each is prepared once a connection. Not more than 8:
-/// SQLite looks every bind up by its name, so the cost grows with the square of their number.
-const CHUNKS: [usize; 4] = [8, 4, 2, 1];
+/// Row counts for which there is a statement; each is prepared once a connection.
+const CHUNKS: [usize; 5] = [32, 8, 4, 2, 1];
+
+/// The texts of one table's upsert, one for each of [`CHUNKS`].
+type Texts = [Arc<str>; CHUNKS.len()];
+
+/// How binds are written. Numbers are names to SQLite: it looks each one up among all the others, so that the cost of
+/// a statement would grow with the square of their number. PostgreSQL knows nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Marks {
+    /// `?`, for SQLite.
+    Plain,
+    /// `$1`, for PostgreSQL.
+    Numbered,
+}
 
 /// A table that is written by upsert.
 pub(crate) struct Table {
@@ -16,7 +28,8 @@ pub(crate) struct Table {
     /// How many of the first columns are the key.
     pub(crate) keys: usize,
     pub(crate) columns: &'static [&'static str],
-    texts: OnceLock<[Arc<str>; CHUNKS.len()]>,
+    plain: OnceLock<Texts>,
+    numbered: OnceLock<Texts>,
 }
 
 /// A column's value.
@@ -26,6 +39,11 @@ pub(crate) enum Value {
     Text(Option<String>),
 }
 
+impl From<String> for Value {
+    fn from(s: String) -> Value {
+        Value::Text(Some(s))
+    }
+}
 impl From<i64> for Value {
     fn from(n: i64) -> Value {
         Value::Int(Some(n))
@@ -49,8 +67,13 @@ impl From<Option<&str>> for Value {
 
 macro_rules! table {
     ($id:ident, $name:literal, $keys:literal, [$($col:literal),* $(,)?]) => {
-        pub(crate) static $id: Table =
-            Table { name: $name, keys: $keys, columns: &[$($col),*], texts: OnceLock::new() };
+        pub(crate) static $id: Table = Table {
+            name: $name,
+            keys: $keys,
+            columns: &[$($col),*],
+            plain: OnceLock::new(),
+            numbered: OnceLock::new(),
+        };
     };
 }
 
@@ -157,16 +180,20 @@ static ALL: &[&Table] = &[
     &JOB_PAUSE,
 ];
 
-pub(crate) fn statements() -> impl Iterator<Item = String> {
-    ALL.iter().flat_map(|t| t.texts().iter().map(|s| s.to_string()))
+pub(crate) fn statements(marks: Marks) -> impl Iterator<Item = String> {
+    ALL.iter().flat_map(move |t| t.texts(marks).iter().map(|s| s.to_string()))
 }
 
 impl Table {
-    fn texts(&self) -> &[Arc<str>; CHUNKS.len()] {
-        self.texts.get_or_init(|| CHUNKS.map(|n| self.upsert(n).into()))
+    fn texts(&self, marks: Marks) -> &Texts {
+        let texts = match marks {
+            Marks::Plain => &self.plain,
+            Marks::Numbered => &self.numbered,
+        };
+        texts.get_or_init(|| CHUNKS.map(|n| self.upsert(n, marks).into()))
     }
 
-    fn upsert(&self, rows: usize) -> String {
+    fn upsert(&self, rows: usize, marks: Marks) -> String {
         let width = self.columns.len();
         let mut sql = format!("INSERT INTO {} ({}) VALUES ", self.name, self.columns.join(", "));
         for row in 0..rows {
@@ -174,7 +201,10 @@ impl Table {
             for column in 0..width {
                 let comma = if column == 0 { "" } else { ", " };
                 // Writing to a String cannot fail.
-                let _ = write!(sql, "{comma}${}", row * width + column + 1);
+                let _ = match marks {
+                    Marks::Plain => write!(sql, "{comma}?"),
+                    Marks::Numbered => write!(sql, "{comma}${}", row * width + column + 1),
+                };
             }
             sql.push(')');
         }
@@ -186,18 +216,17 @@ impl Table {
     }
 
     /// Writes the rows; no two may have the same key.
-    pub(crate) async fn write(&self, tx: &mut Tx, rows: &[Vec<Value>]) -> Result<(), StoreError> {
-        let mut left = rows;
-        for (size, text) in CHUNKS.iter().zip(self.texts()) {
+    pub(crate) async fn write(&self, tx: &mut Tx, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        let mut left = rows.into_iter();
+        for (size, text) in CHUNKS.iter().zip(self.texts(tx.marks())) {
             while left.len() >= *size {
-                let (chunk, rest) = left.split_at(*size);
-                left = rest;
+                let chunk = left.by_ref().take(*size);
                 in_tx!(tx, t => {
                     let mut query = sqlx::query(AssertSqlSafe(text.clone()));
-                    for value in chunk.iter().flatten() {
+                    for value in chunk.flatten() {
                         query = match value {
-                            Value::Int(n) => query.bind(*n),
-                            Value::Text(s) => query.bind(s.clone()),
+                            Value::Int(n) => query.bind(n),
+                            Value::Text(s) => query.bind(s),
                         };
                     }
                     query.execute(t).await.map(drop)

@@ -36,7 +36,7 @@ impl Store {
         let id = record.run.to_string();
         let values =
             vec![id.as_str().into(), live.into(), record.queued.0.into(), body.as_str().into()];
-        row::RUN.write(&mut tx, &[values]).await?;
+        row::RUN.write(&mut tx, vec![values]).await?;
         tx.commit("a run").await
     }
 

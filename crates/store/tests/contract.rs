@@ -78,7 +78,7 @@ fn credential(lease: u64) -> Credential {
 /// Everything that holds on one database.
 async fn contract(url: &str) {
     let store = Store::open(url).await.unwrap();
-    for sql in toci_store::statements() {
+    for sql in toci_store::statements(&store) {
         store.prepare(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
     a_book_reads_back(&store).await;
