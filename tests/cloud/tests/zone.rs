@@ -5,10 +5,12 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use cloud_tests::{Api, CLOUDS_YAML, Footprint, wait_for};
+use cloud_tests::{Api, Footprint, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Where the cloud is and who may use it, within its sandbox.
+const CLOUDS_YAML: &str = "/run/cloud/etc/clouds.yaml";
 /// Longest wait for what the cloud does in the background; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Exit codes of `toci` (docs/exit-codes.md).

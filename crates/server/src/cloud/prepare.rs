@@ -154,7 +154,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("z.yaml"), ZONE).unwrap();
         let missing = ZoneAtHand::load(&at("z.yaml")).unwrap_err();
-        assert!(missing.to_string().ends_with("disk.raw"), "{missing}");
+        assert!(missing.to_string().ends_with("k.pub"), "{missing}");
         std::fs::write(at("disk.raw"), "abc").unwrap();
         std::fs::write(at("k.pub"), "no key").unwrap();
         let unfit = ZoneAtHand::load(&at("z.yaml")).unwrap_err().to_string();
