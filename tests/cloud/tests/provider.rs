@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use cloud_tests::{Api, CLOUDS_YAML, Footprint, Service, quota, stop};
+use cloud_tests::{Api, Footprint, Service, quota, stop};
 use serde_json::json;
 use toci_core::id::Label;
 use toci_edge::openstack::{Cloud, config};
@@ -18,10 +18,9 @@ use toci_edge::provider::{Machine, Provider, ProviderError};
 /// Longest wait for what the cloud does in the background; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// The tenant as toci finds it: by clouds.yaml, which the sandbox names in the environment.
 fn cloud() -> Result<Arc<Cloud>> {
-    let mut place = config::Place::here();
-    place.variables.insert("OS_CLIENT_CONFIG_FILE".to_owned(), CLOUDS_YAML.to_owned());
-    Ok(Arc::new(Cloud::new(config::load(&place, Some("ci"), None)?)?))
+    Ok(Arc::new(Cloud::new(config::load(&config::Place::here(), Some("ci"), None)?)?))
 }
 
 fn label(name: &str) -> Result<Label> {
