@@ -153,10 +153,18 @@ pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
     ended.and(stopped)
 }
 
-/// Starts the server; when this returns, it serves.
-pub async fn start(mut config: ServerConfig) -> Result<Running, ServerError> {
+/// Starts the server; when this returns, it serves. One that does not start leaves its database to others.
+pub async fn start(config: ServerConfig) -> Result<Running, ServerError> {
     make_state(&config.state)?;
     let store = Store::open(&config.database).await?;
+    let started = start_on(store.clone(), config).await;
+    if started.is_err() {
+        store.close().await;
+    }
+    started
+}
+
+async fn start_on(store: Store, mut config: ServerConfig) -> Result<Running, ServerError> {
     let auth = Auth::new(store.clone());
     let admin_token_file = config.state.join("admin.token");
     auth.ensure_admin(&admin_token_file).await?;

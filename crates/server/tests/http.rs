@@ -226,13 +226,13 @@ async fn the_unix_socket_is_private_and_survives_a_crash() {
     let mut second = common::config(world.folder.path());
     second.state = world.folder.path().join("other");
     second.database = format!("sqlite:{}", second.state.join("toci.db").display());
-    let refused = toci_server::start(second).await.err().unwrap();
+    let refused = toci_server::start(second.clone()).await.err().unwrap();
     assert!(format!("{refused:?}").contains("InUse"), "{refused:?}");
     world.running.stop().await.unwrap();
     assert!(!socket.exists());
     // What a killed server leaves behind is replaced.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    let running = toci_server::start(common::config(world.folder.path())).await.unwrap();
+    let running = toci_server::start(second).await.unwrap();
     UnixStream::connect(&running.socket).await.unwrap();
     running.stop().await.unwrap();
 }

@@ -38,8 +38,8 @@ pub struct Store {
     pub(crate) epoch: Arc<AtomicI64>,
     /// Where it keeps what is written, for people.
     place: Arc<str>,
-    /// Held for as long as the handle lives.
-    _lock: Option<Arc<File>>,
+    /// Held until it is closed, or for as long as a handle lives.
+    lock: Option<Arc<File>>,
 }
 
 /// An open transaction on either database.
@@ -111,7 +111,7 @@ impl Store {
         }
         .map_err(|source| StoreError::Migrate(source).at(&place))?;
         let epoch = Arc::new(AtomicI64::new(0));
-        Ok(Store { db, epoch, place: place.into(), _lock: lock.map(Arc::new) })
+        Ok(Store { db, epoch, place: place.into(), lock: lock.map(Arc::new) })
     }
 
     /// The outcome of a write; a full disk is named.
@@ -119,7 +119,7 @@ impl Store {
         outcome.map_err(|error| error.at(&self.place))
     }
 
-    /// Closes the connections, so that everything is checkpointed.
+    /// Closes the connections, so that everything is checkpointed. Then others may open it, whoever still holds a handle.
     pub async fn close(&self) {
         match &self.db {
             Db::Sqlite { write, read } => {
@@ -127,6 +127,11 @@ impl Store {
                 write.close().await;
             }
             Db::Pg(pool) => pool.close().await,
+        }
+        if let Some(lock) = &self.lock
+            && let Err(error) = lock.unlock()
+        {
+            tracing::warn!(%error, "the database's lock stays until this process ends");
         }
     }
 
