@@ -11,6 +11,7 @@ pub mod chain;
 pub mod cloud;
 pub mod deploy;
 pub mod event;
+pub mod hex;
 pub mod id;
 pub mod layout;
 pub mod lease;

@@ -5,6 +5,7 @@ use crate::disk_image::{self, BadImage, ConvertError, NoRoom};
 use crate::machines::{MachineError, TeMachines};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use toci_core::hex::hex;
 use tokio::io::AsyncWriteExt;
 use tokio::task::spawn_blocking;
 
@@ -123,7 +124,7 @@ impl ImageInstall {
             return Err(e.into());
         }
         self.done = true;
-        let sha256 = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = hex(&self.hash.clone().finalize());
         Ok(Installed { bytes: self.bytes, sha256, format: format.as_str().into() })
     }
 }

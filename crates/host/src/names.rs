@@ -1,6 +1,7 @@
 //! What things are called on a TE host: the origin's names (origin.md 3.15) and what derives from them.
 
 use sha2::{Digest, Sha256};
+use toci_core::hex::hex;
 
 /// Public bridge that the seeds' first NICs, the gateway's device and the uplink share.
 pub const PUBLIC_BRIDGE: &str = "br-ctlplane";
@@ -101,7 +102,7 @@ pub fn uuid(host_key: &str, domain: &str) -> String {
     let mut d = digest(host_key, &format!("uuid {domain}"));
     d[6] = (d[6] & 0x0f) | 0x80;
     d[8] = (d[8] & 0x3f) | 0x80;
-    let hex: String = d[..16].iter().map(|b| format!("{b:02x}")).collect();
+    let hex = hex(&d[..16]);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
@@ -109,7 +110,7 @@ pub fn uuid(host_key: &str, domain: &str) -> String {
 #[must_use]
 pub fn fingerprint(text: &str) -> String {
     let d: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-    d[..12].iter().map(|b| format!("{b:02x}")).collect()
+    hex(&d[..12])
 }
 
 #[cfg(test)]

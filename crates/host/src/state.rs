@@ -13,6 +13,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use toci_core::hex::hex;
 use zeroize::Zeroizing;
 
 /// Why the state could not be read or written.
@@ -123,7 +124,7 @@ pub fn random_hex(bytes: usize) -> Result<String, StateError> {
         path: "getrandom".into(),
         source: std::io::Error::other(e.to_string()),
     })?;
-    Ok(buffer.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&buffer))
 }
 
 /// A small file's text; `None` when it is not there.

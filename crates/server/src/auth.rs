@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
+use toci_core::hex::hex;
 use toci_core::time::Time;
 use toci_store::{Store, StoreError, TokenRow};
 use toci_wire::api::{NewToken, Role, TokenInfo};
@@ -266,11 +267,6 @@ pub(crate) fn random_token() -> Result<String, TokenError> {
     let mut bytes = [0u8; TOKEN_RANDOM_BYTES];
     getrandom::fill(&mut bytes).map_err(|e| TokenError::Random(e.to_string()))?;
     Ok(format!("toci_{}", hex(&bytes)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }
 
 fn id_of(hash: &str) -> String {

@@ -3,9 +3,9 @@
 use crate::program::Call;
 use crate::provider::ProviderError;
 use ring::rand::{SecureRandom, SystemRandom};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toci_core::hex::hex;
 
 /// Longest time for one of the small programs here.
 const SMALL_LIMIT: Duration = Duration::from_secs(60);
@@ -109,15 +109,6 @@ pub(in crate::provider) fn write_private(file: &Path, text: &str) -> std::io::Re
     let mut file =
         std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
     file.write_all(text.as_bytes())
-}
-
-/// Bytes as text.
-pub(in crate::provider) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// 32 digits that nobody guesses.

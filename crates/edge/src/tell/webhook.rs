@@ -3,9 +3,9 @@
 use crate::http::{Http, HttpError, Request, Secret, Url};
 use ring::hmac;
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::time::Duration;
 use toci_core::event::Change;
+use toci_core::hex::hex;
 use toci_core::id::{ItemId, ReportId};
 use toci_core::pipeline::{ItemView, ReportAction, ReportWish, Subject};
 
@@ -87,12 +87,7 @@ pub async fn post(
 #[must_use]
 pub fn signature(secret: &Secret, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
-    let mut text = String::from("sha256=");
-    for byte in hmac::sign(&key, body).as_ref() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256={}", hex(hmac::sign(&key, body).as_ref()))
 }
 
 /// Whether `signature` (as [`signature`] makes it) is of this body, compared in constant time.

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use toci_core::hex::hex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -315,7 +316,7 @@ fn write_file(
     }
     let info = image::check_file(&file, seed.disk_bytes)?;
     file.sync_data()?;
-    let sha256 = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = hex(&hash.finalize());
     Ok(Received { bytes, sha256, info })
 }
 

@@ -1,11 +1,11 @@
 //! A zone file and the files that it names.
 
 use sha2::{Digest as _, Sha512};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use toci_core::cloud::{Local, Password, Value, Zone};
+use toci_core::hex::hex;
 use toci_wire::zone::{ZONE_FILE_MAX_BYTES, ZoneError, normal_key, read};
 
 /// Longest public key file and longest user data, in bytes: Nova takes 65535 of the latter after base64.
@@ -134,12 +134,7 @@ fn content(path: &Path) -> Result<String, BadZone> {
             read => hash.update(&piece[..read]),
         }
     }
-    let mut text = String::from("sha512:");
-    for byte in hash.finalize() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(format!("sha512:{}", hex(&hash.finalize())))
 }
 
 #[cfg(test)]

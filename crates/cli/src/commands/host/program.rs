@@ -3,10 +3,10 @@
 use crate::demo::find;
 use crate::error::{CliError, Result};
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use toci_core::deploy::Version;
+use toci_core::hex::hex;
 
 /// Bytes that are read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -49,10 +49,7 @@ impl Program {
                 "--binary wants a toci-host",
             )
         })?;
-        let sha256 = hash.finalize().iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
+        let sha256 = hex(&hash.finalize());
         let version = Version::of(env!("CARGO_PKG_VERSION"), &sha256);
         Ok(Program { path, sha256, bytes, arch, version })
     }

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use toci_client::api::{ApiClient, ClientError, Upload};
+use toci_core::hex::hex;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -69,7 +70,7 @@ pub(super) async fn push(
         other => other.into(),
     })?;
     let hash = hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize();
-    let sent: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sent = hex(&hash);
     if pushed.sha256 != sent {
         return Err(CliError::new(
             Exit::Failed,

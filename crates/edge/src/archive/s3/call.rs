@@ -3,13 +3,14 @@
 use super::archive::ATTEMPTS_MAX;
 use super::listing::{Listed, listed};
 use super::put::{Kind, encoded};
-use super::sign::{Signer, Unsigned, hex};
+use super::sign::{Signer, Unsigned};
 use crate::archive::{ArchiveError, LISTED_MAX, Object};
 use crate::http::{Answer, Answering, Http, HttpError, Method, Request, Url, quote};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ring::digest::{SHA256, digest};
 use std::io;
 use std::time::Duration;
+use toci_core::hex::hex;
 use toci_core::pause::Pause;
 use tokio_util::io::StreamReader;
 

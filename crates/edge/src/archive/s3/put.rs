@@ -2,13 +2,13 @@
 
 use super::call::{Bucket, Tries, pair, remote, said, unclear};
 use super::listing::first;
-use super::sign::hex;
 use crate::archive::ArchiveError;
 use crate::http::{Answer, Method, Request};
 use ring::digest::{Context, SHA256};
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use toci_core::hex::hex;
 use toci_core::log::arrange::seen_as;
 
 /// The page that makes a run whole.

@@ -5,6 +5,7 @@ use crate::http::{Secret, quote};
 use ring::digest::{SHA256, digest};
 use ring::hmac::{HMAC_SHA256, Key, sign};
 use std::fmt::Write as _;
+use toci_core::hex::hex;
 
 /// What a request is signed with.
 #[derive(Clone, Debug)]
@@ -64,14 +65,6 @@ impl Signer {
             self.access_key
         )
     }
-}
-
-/// Small hex letters.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 fn hmac(key: &[u8], text: &str) -> Vec<u8> {

@@ -3,12 +3,12 @@
 use super::{ImageConfig, ImageSource};
 use crate::program::Call;
 use crate::provider::ProviderError;
-use crate::provider::keys::hex;
 use ring::digest::{SHA256, digest};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toci_core::hex::hex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Longest log of a build, in bytes; what is said after that is not kept.

@@ -3,9 +3,10 @@
 use super::names;
 use super::virsh::{Virsh, first_column};
 use crate::provider::ProviderError;
-use crate::provider::keys::{hex, random_hex};
+use crate::provider::keys::random_hex;
 use ring::digest::{SHA256, digest};
 use std::path::{Path, PathBuf};
+use toci_core::hex::hex;
 use tokio::sync::{Mutex, OnceCell};
 
 /// What libvirt says when somebody else's transfer keeps it from looking at the folder.

@@ -3,6 +3,7 @@
 use crate::openstack::Server;
 use ring::digest::{SHA256, digest};
 use std::collections::BTreeMap;
+use toci_core::hex::hex;
 
 const OWNER: &str = "toci_owner";
 const PROVIDER: &str = "toci_provider";
@@ -47,7 +48,7 @@ impl Marks {
     /// The name of the key pair with this key. Key pairs have nothing but a name; Nova takes letters, digits, `_` and
     /// `-` in it.
     pub(super) fn key_pair(&self, public_key: &str) -> String {
-        let hash = crate::provider::keys::hex(digest(&SHA256, public_key.as_bytes()).as_ref());
+        let hash = hex(digest(&SHA256, public_key.as_bytes()).as_ref());
         format!("{}{}", self.key_pairs(), &hash[..12])
     }
 
