@@ -16,6 +16,7 @@ mod keys;
 pub mod libvirt;
 pub mod local;
 pub mod openstack;
+mod roster;
 
 use crate::node::Session;
 pub use crate::source::Work;

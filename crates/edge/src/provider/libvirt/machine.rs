@@ -9,11 +9,11 @@ use super::xml::{MachineXml, machine_xml, owner_in};
 use crate::node::Session;
 use crate::provider::boot::{Given, Look, console_told, look};
 use crate::provider::keys::{key_pair, private_folder, public_of, random_hex, user_key};
+use crate::provider::roster::Roster;
 use crate::provider::{Machine, ProviderError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two looks at a machine that comes up.
@@ -29,10 +29,7 @@ pub(super) struct Machines {
     config: LibvirtConfig,
     virsh: Virsh,
     pub(super) volumes: Volumes,
-    /// Nodes that the server knows of, and the images that their disks lie on.
-    known: Mutex<BTreeMap<String, String>>,
-    /// Nodes that images are being tried with.
-    tests: Mutex<BTreeSet<String>>,
+    pub(super) roster: Roster,
 }
 
 /// What a machine is to be booted from.
@@ -52,39 +49,8 @@ impl Machines {
             volumes: Volumes::new(virsh.clone(), &config.folder, &config.state),
             virsh,
             config: config.clone(),
-            known: Mutex::default(),
-            tests: Mutex::default(),
+            roster: Roster::new(&config.state),
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tests(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.tests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What belongs to a machine on this side.
-    fn folder(&self, node: &str) -> PathBuf {
-        self.config.state.join("machines").join(node)
-    }
-
-    /// A node that the server knows of.
-    pub(super) fn remember(&self, node: &str) {
-        let image = std::fs::read_to_string(self.folder(node).join("image")).unwrap_or_default();
-        self.known().insert(node.to_owned(), image.trim().to_owned());
-    }
-
-    /// Images that disks of machines lie on.
-    pub(super) fn used_images(&self) -> BTreeSet<String> {
-        self.known().values().filter(|image| !image.is_empty()).cloned().collect()
-    }
-
-    /// While the value lives, the node is an image's test and nobody's node.
-    pub(super) fn is_test<'a>(&'a self, node: &str) -> Test<'a> {
-        self.tests().insert(node.to_owned());
-        Test { machines: self, node: node.to_owned() }
     }
 
     /// Whether libvirt's host can run KVM guests at all; whether they boot is another question.
@@ -101,11 +67,7 @@ impl Machines {
             let what = format!("make the machine {}", boot.node);
             return Err(ProviderError::said(what, "there are remains of one of this name"));
         }
-        let folder = self.folder(boot.node);
-        let here = |e: std::io::Error| ProviderError::new(format!("use {}", folder.display()), &e);
-        private_folder(&folder).map_err(here)?;
-        std::fs::write(folder.join("image"), boot.image).map_err(here)?;
-        self.known().insert(boot.node.to_owned(), boot.image.to_owned());
+        let folder = self.roster.enter(boot.node, boot.image)?;
 
         let key = self.user_key().await?;
         let (host_key, marker) = (key_pair(&folder).await?, random_hex()?);
@@ -119,7 +81,8 @@ impl Machines {
         });
         let image = seed::write(&files, &folder).await?;
         self.volumes.put(&names::volume(boot.node, Part::Seed), &image).await?;
-        std::fs::remove_file(&image).map_err(here)?;
+        std::fs::remove_file(&image)
+            .map_err(|e| ProviderError::new(format!("use {}", folder.display()), &e))?;
         let disk = names::volume(boot.node, Part::Disk);
         let below = names::image_volume(boot.image);
         self.volumes.layer(&disk, &below, boot.shape.disk_gib).await?;
@@ -219,7 +182,7 @@ impl Machines {
 
     /// The way to a machine; its host key is written where only it is looked for.
     fn machine(&self, node: &str, token: &Token, key: &Path) -> Result<Machine, ProviderError> {
-        let known_hosts = self.folder(node).join("known_hosts");
+        let known_hosts = self.roster.folder(node).join("known_hosts");
         std::fs::write(&known_hosts, token.known_hosts())
             .map_err(|e| ProviderError::new(format!("write {}", known_hosts.display()), &e))?;
         Ok(Machine {
@@ -245,7 +208,7 @@ impl Machines {
             return Ok(None);
         }
         let key = self.user_key().await?;
-        private_folder(&self.folder(node))
+        private_folder(&self.roster.folder(node))
             .map_err(|e| ProviderError::new("remember a machine", &e))?;
         self.machine(node, &token, &key).map(Some)
     }
@@ -263,9 +226,7 @@ impl Machines {
                 ours.insert(domain);
             }
         }
-        let known: BTreeSet<String> = self.known().keys().cloned().collect();
-        let tests = self.tests().clone();
-        Ok(Found { running, ours, volumes }.nodes(&known, &tests))
+        Ok(Found { running, ours, volumes }.nodes(&self.roster.known(), &self.roster.tests()))
     }
 
     async fn is_ours(&self, domain: &str, owner: &str) -> Result<bool, ProviderError> {
@@ -309,14 +270,7 @@ impl Machines {
         for volume in found.volumes_of(node) {
             self.volumes.remove(volume).await?;
         }
-        match std::fs::remove_dir_all(self.folder(node)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(ProviderError::new("forget a machine", &e));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        self.known().remove(node);
-        Ok(())
+        self.roster.forget(node)
     }
 
     async fn user_key(&self) -> Result<PathBuf, ProviderError> {
@@ -328,20 +282,6 @@ impl Machines {
         let console = self.volumes.read(&names::volume(node, Part::Console)).await;
         let said = console_told(&console.unwrap_or_default());
         ProviderError::said(error.what, format!("{}; {said}", error.why))
-    }
-}
-
-/// A node that an image is being tried with.
-#[derive(Debug)]
-pub(super) struct Test<'a> {
-    machines: &'a Machines,
-    node: String,
-}
-
-impl Drop for Test<'_> {
-    fn drop(&mut self) {
-        self.machines.tests().remove(&self.node);
-        self.machines.known().remove(&self.node);
     }
 }
 

@@ -98,7 +98,7 @@ impl Provider for Libvirt {
     }
 
     fn remember(&self, name: &str, _token: &str) {
-        self.machines.remember(name);
+        self.machines.roster.remember(name);
     }
 
     fn images(&self) -> Vec<ImageView> {

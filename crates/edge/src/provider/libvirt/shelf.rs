@@ -70,7 +70,7 @@ impl Volumes {
         limit: Duration,
     ) -> Result<(), ProviderError> {
         let node = names::test_node(&self.config.name, id);
-        let _not_a_node = self.machines.is_test(&node);
+        let _not_a_node = self.machines.roster.is_test(&node);
         // A server that stopped during a test left its machine.
         self.machines.delete(&node).await?;
         let booted = self.machines.boot(&Boot { node: &node, shape, image: id, kvm, limit }).await;
@@ -81,7 +81,7 @@ impl Volumes {
 
 impl Shelf for Volumes {
     fn used(&self) -> BTreeSet<String> {
-        self.machines.used_images()
+        self.machines.roster.used_images()
     }
 
     fn open(&self) -> Work<'_, Result<(), ProviderError>> {

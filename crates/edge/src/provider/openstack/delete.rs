@@ -51,14 +51,7 @@ impl Servers {
                 self.cloud.delete_port(&port.id).await.map_err(told)?;
             }
         }
-        match std::fs::remove_dir_all(self.folder(node)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(ProviderError::new("forget a machine", &e));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        self.known().remove(node);
-        Ok(())
+        self.roster.forget(node)
     }
 
     /// Deletes servers and waits until they are gone.
@@ -107,8 +100,8 @@ impl Servers {
     ) -> Result<BTreeSet<String>, ProviderError> {
         let marks = self.marks()?;
         let all = self.all(Duration::ZERO).await.map_err(|e| failed("list the servers", e))?;
-        let known: BTreeSet<String> = self.known().keys().cloned().collect();
-        let tests = self.tests().clone();
+        let known = self.roster.known();
+        let tests = self.roster.tests();
         let mut nodes = BTreeSet::new();
         for server in all.iter() {
             if let Some(node) = marks.node_of_server(server)

@@ -128,7 +128,7 @@ impl Provider for OpenStack {
     }
 
     fn remember(&self, name: &str, _token: &str) {
-        self.servers.remember(name);
+        self.servers.roster.remember(name);
     }
 
     fn images(&self) -> Vec<ImageView> {

@@ -40,7 +40,7 @@ impl Servers {
         let all = self.all(super::server::LOOK_AGAIN).await.map_err(told)?;
         let things = self.finder.things().await.map_err(told)?;
         let marks = self.marks()?;
-        let tests = self.tests().clone();
+        let tests = self.roster.tests();
         let is_node = |server: &&Server| {
             marks.node_of_server(server).is_some_and(|node| !tests.contains(node))
         };

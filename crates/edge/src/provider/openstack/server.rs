@@ -9,13 +9,13 @@ use crate::node::Session;
 use crate::openstack::{BootDisk, Cloud, CloudError, NewServer, Nic, Port, Server};
 use crate::provider::boot::{Given, Look, console_told, look, user_data};
 use crate::provider::keys::{key_pair, private_folder, public_of, random_hex, user_key};
+use crate::provider::roster::Roster;
 use crate::provider::{Machine, ProviderError};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two looks at a server that comes up or goes. One list tells of all of them.
@@ -40,10 +40,7 @@ pub(super) struct Servers {
     pub(super) finder: Finder,
     marks: Mutex<Option<Arc<Marks>>>,
     seen: Seen,
-    /// Nodes that the server knows of, and the images of ours that they were made of.
-    known: Mutex<BTreeMap<String, String>>,
-    /// Nodes that images are being tried with.
-    tests: Mutex<BTreeSet<String>>,
+    pub(super) roster: Roster,
     /// Counts servers, to go through the zones.
     made: AtomicUsize,
 }
@@ -70,25 +67,16 @@ struct Identity {
 
 impl Servers {
     pub(super) fn new(config: OpenStackConfig) -> Servers {
-        let cloud = Arc::clone(&config.cloud);
+        let (cloud, roster) = (Arc::clone(&config.cloud), Roster::new(&config.state));
         Servers {
             config,
             finder: Finder::new(Arc::clone(&cloud)),
             cloud,
             marks: Mutex::default(),
             seen: Seen::default(),
-            known: Mutex::default(),
-            tests: Mutex::default(),
+            roster,
             made: AtomicUsize::new(0),
         }
-    }
-
-    pub(super) fn known(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn tests(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.tests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Our marks; whose we are is in the settings, or kept in a file.
@@ -104,28 +92,6 @@ impl Servers {
         let marks = Arc::new(Marks { owner, provider: self.config.name.clone() });
         *kept = Some(Arc::clone(&marks));
         Ok(marks)
-    }
-
-    /// What belongs to a server on this side.
-    pub(super) fn folder(&self, node: &str) -> PathBuf {
-        self.config.state.join("machines").join(node)
-    }
-
-    /// A node that the server knows of.
-    pub(super) fn remember(&self, node: &str) {
-        let image = std::fs::read_to_string(self.folder(node).join("image")).unwrap_or_default();
-        self.known().insert(node.to_owned(), image.trim().to_owned());
-    }
-
-    /// Images of ours that nodes were made of.
-    pub(super) fn used_images(&self) -> BTreeSet<String> {
-        self.known().values().filter(|image| !image.is_empty()).cloned().collect()
-    }
-
-    /// While the value lives, the node is an image's test and nobody's node.
-    pub(super) fn is_test<'a>(&'a self, node: &str) -> Test<'a> {
-        self.tests().insert(node.to_owned());
-        Test { servers: self, node: node.to_owned() }
     }
 
     /// All servers of the project, as they were not longer ago than this. Of many who wait for theirs one asks.
@@ -154,12 +120,7 @@ impl Servers {
 
     async fn try_boot(&self, boot: &Boot<'_>) -> Result<Machine, ProviderError> {
         let node = boot.node;
-        let folder = self.folder(node);
-        let here = |e: std::io::Error| ProviderError::new(format!("use {}", folder.display()), &e);
-        private_folder(&folder).map_err(here)?;
-        std::fs::write(folder.join("image"), boot.ours).map_err(here)?;
-        self.known().insert(node.to_owned(), boot.ours.to_owned());
-
+        self.roster.enter(node, boot.ours)?;
         let identity = self.identity(node).await?;
         let ports = self.ports(boot).await?;
         let address = self.address(node, &ports).await?;
@@ -179,7 +140,8 @@ impl Servers {
         let (user_data, ours) = match self.config.host_key {
             HostKeySource::Console => (self.config.user_data.clone().map(Secret::new), None),
             HostKeySource::UserData => {
-                let (host_key, marker) = (key_pair(&self.folder(node)).await?, random_hex()?);
+                let (host_key, marker) =
+                    (key_pair(&self.roster.folder(node)).await?, random_hex()?);
                 let given = Given {
                     node,
                     user: &self.config.user,
@@ -360,7 +322,7 @@ impl Servers {
 
     /// The way to a server; its host key is written where only it is looked for.
     fn machine(&self, node: &str, token: &Token, key: &Path) -> Result<Machine, ProviderError> {
-        let known_hosts = self.folder(node).join("known_hosts");
+        let known_hosts = self.roster.folder(node).join("known_hosts");
         std::fs::write(&known_hosts, format!("{} {}\n", token.address, token.host_key))
             .map_err(|e| ProviderError::new(format!("write {}", known_hosts.display()), &e))?;
         Ok(Machine {
@@ -392,7 +354,7 @@ impl Servers {
             return Ok(None);
         }
         let key = self.user_key().await?;
-        private_folder(&self.folder(node))
+        private_folder(&self.roster.folder(node))
             .map_err(|e| ProviderError::new("remember a machine", &e))?;
         self.machine(node, &token, &key).map(Some)
     }
@@ -411,20 +373,6 @@ impl Servers {
             }
         };
         ProviderError { why: format!("{}; {said}", error.why), ..error }
-    }
-}
-
-/// A node that an image is being tried with.
-#[derive(Debug)]
-pub(super) struct Test<'a> {
-    servers: &'a Servers,
-    node: String,
-}
-
-impl Drop for Test<'_> {
-    fn drop(&mut self) {
-        self.servers.tests().remove(&self.node);
-        self.servers.known().remove(&self.node);
     }
 }
 

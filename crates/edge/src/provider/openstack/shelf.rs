@@ -108,7 +108,7 @@ impl Servers {
             volume_gib: None,
         });
         let node = format!("image.{}.{}", self.config.name, image.id);
-        let _not_a_node = self.is_test(&node);
+        let _not_a_node = self.roster.is_test(&node);
         // A server that stopped during a test left its machine.
         self.delete(&node).await?;
         let in_cloud = self.our_image(&image.id).await?;
@@ -132,7 +132,7 @@ async fn convert(from: &Path, to: &Path) -> Result<(), ProviderError> {
 
 impl Shelf for Glance {
     fn used(&self) -> BTreeSet<String> {
-        self.0.used_images()
+        self.0.roster.used_images()
     }
 
     fn open(&self) -> Work<'_, Result<(), ProviderError>> {
