@@ -10,9 +10,9 @@ use std::time::Duration;
 use toci_core::chain::Chain;
 use toci_core::id::HostId;
 use toci_core::testnet::{Difference, FoundPort, Hosts, Leg, Plan, Step, plan};
-use toci_edge::http::{HttpError, Method};
+use toci_edge::http::HttpError;
 use toci_edge::openstack::config::{LoadCloud, Place, load};
-use toci_edge::openstack::{Cloud, CloudError, Service};
+use toci_edge::openstack::{Cloud, CloudError, Network, Port};
 use toci_wire::api;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep_until};
@@ -121,10 +121,8 @@ impl Testnet {
     /// One look, and what follows from it.
     async fn look(&self, hosts: &Hosts) -> Result<(), TestnetError> {
         let network = self.network().await?;
-        let key = text(&network, "id");
-        let found: Vec<Json> =
-            self.cloud.list(Service::Network, "/ports", "ports", &[("network_id", key)]).await?;
-        let found: Vec<FoundPort> = found.iter().map(found_port).collect();
+        let ports = self.cloud.ports(&[("network_id", &network.id)]).await?;
+        let found: Vec<FoundPort> = ports.into_iter().map(found_port).collect();
         let Plan { steps, refused } = plan(&self.config.owner, hosts, &found);
         for refusal in refused {
             tracing::warn!(port = refusal.name, "{}", refusal.why);
@@ -136,10 +134,9 @@ impl Testnet {
         Ok(())
     }
 
-    async fn network(&self) -> Result<Json, TestnetError> {
+    async fn network(&self) -> Result<Network, TestnetError> {
         let name = self.config.network.as_str();
-        let mut all: Vec<Json> =
-            self.cloud.list(Service::Network, "/networks", "networks", &[("name", name)]).await?;
+        let mut all = self.cloud.networks(&[("name", name)]).await?;
         match (all.pop(), all.len()) {
             (Some(network), 0) => Ok(network),
             (last, rest) => {
@@ -149,17 +146,15 @@ impl Testnet {
         }
     }
 
-    async fn execute(&self, step: &Step, network: &Json) -> Result<(), CloudError> {
+    async fn execute(&self, step: &Step, network: &Network) -> Result<(), CloudError> {
         match step {
-            Step::Delete { id, .. } => {
-                self.cloud.delete(Service::Network, &format!("/ports/{id}")).await.map(drop)
-            }
+            Step::Delete { id, .. } => self.cloud.delete_port(id).await.map(drop),
             Step::Create { name, leg, mark } => {
                 let mut body = json!({
                     "name": name,
-                    "network_id": network["id"],
+                    "network_id": network.id,
                     // As its network's: others may not choose MACs on it.
-                    "project_id": network["project_id"],
+                    "project_id": network.project_id,
                     "mac_address": leg.mac,
                     "port_security_enabled": true,
                     "description": mark.to_string(),
@@ -167,8 +162,7 @@ impl Testnet {
                 if let Some(address) = leg.address {
                     body["fixed_ips"] = addresses(address);
                 }
-                let body = json!({"port": body});
-                self.cloud.order(Method::POST, Service::Network, "/ports", Some(body)).await
+                self.cloud.create_port(body).await.map(drop)
             }
             Step::Repair { id, differences, mark, .. } => {
                 let mut body = json!({});
@@ -182,8 +176,7 @@ impl Testnet {
                     };
                     body[field] = value;
                 }
-                let (path, body) = (format!("/ports/{id}"), json!({"port": body}));
-                self.cloud.order(Method::PUT, Service::Network, &path, Some(body)).await
+                self.cloud.update_port(id, body).await.map(drop)
             }
         }
     }
@@ -212,24 +205,16 @@ fn leg(leg: &api::NetworkLeg) -> Leg {
     }
 }
 
-fn text<'j>(json: &'j Json, key: &str) -> &'j str {
-    json[key].as_str().unwrap_or_default()
-}
-
-fn found_port(json: &Json) -> FoundPort {
-    let each = |list: &str, key: &str| {
-        let entries = json[list].as_array().into_iter().flatten();
-        entries.map(|entry| text(entry, key).to_owned()).collect::<Vec<String>>()
-    };
+fn found_port(port: Port) -> FoundPort {
     FoundPort {
-        id: text(json, "id").to_owned(),
-        name: text(json, "name").to_owned(),
-        mac: text(json, "mac_address").to_ascii_lowercase(),
-        addresses: each("fixed_ips", "ip_address").iter().filter_map(|a| a.parse().ok()).collect(),
-        port_security: json["port_security_enabled"].as_bool().unwrap_or(true),
-        allowed: each("allowed_address_pairs", "ip_address").into_iter().collect(),
-        description: text(json, "description").to_owned(),
-        device_owner: text(json, "device_owner").to_owned(),
+        id: port.id,
+        name: port.name,
+        mac: port.mac_address.to_ascii_lowercase(),
+        addresses: port.fixed_ips.iter().map(|ip| ip.ip_address).collect(),
+        port_security: port.port_security_enabled,
+        allowed: port.allowed_address_pairs.into_iter().map(|pair| pair.ip_address).collect(),
+        description: port.description,
+        device_owner: port.device_owner,
     }
 }
 
@@ -240,12 +225,12 @@ mod tests {
     #[test]
     fn a_port_is_read_as_neutron_tells_it() {
         let json = json!({
-            "id": "1", "name": "te_a", "mac_address": "FA:16:3E:00:00:01", "description": "toci-testnet:ci:a",
+            "id": "1", "name": "te_a", "network_id": "n", "mac_address": "FA:16:3E:00:00:01", "description": "toci-testnet:ci:a",
             "device_owner": "", "port_security_enabled": false,
             "fixed_ips": [{"subnet_id": "s", "ip_address": "198.18.0.5"}],
             "allowed_address_pairs": [{"ip_address": "10.0.0.0/8", "mac_address": "x"}],
         });
-        let port = found_port(&json);
+        let port = found_port(serde_json::from_value(json).unwrap());
         assert_eq!((port.mac.as_str(), port.port_security), ("fa:16:3e:00:00:01", false));
         assert_eq!(port.addresses.iter().next().unwrap().to_string(), "198.18.0.5");
         assert!(port.allowed.contains("10.0.0.0/8"));

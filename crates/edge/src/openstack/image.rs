@@ -21,12 +21,6 @@ pub struct Image {
     /// When it came to be; images of one name are told apart by it.
     #[serde(default)]
     pub created_at: String,
-    /// Smallest root disk, GiB.
-    #[serde(default)]
-    pub min_disk: u64,
-    /// Smallest memory, MiB.
-    #[serde(default)]
-    pub min_ram: u64,
     /// Everything else, marks too.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,

@@ -44,7 +44,7 @@ pub use compute::{
 pub use error::CloudError;
 pub use identity::TokenFacts;
 pub use image::{Image, NewImage};
-pub use network::{FixedIp, FloatingIp, Network, Port, QuotaUse, SecurityGroup};
+pub use network::{AllowedAddress, FixedIp, FloatingIp, Network, Port, QuotaUse, SecurityGroup};
 pub use pace::CallCount;
 pub use session::{CALLS_AT_ONCE_MAX, Cloud, Service};
 pub use volume::Volume;

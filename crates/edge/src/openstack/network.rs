@@ -15,6 +15,9 @@ pub struct Network {
     pub id: String,
     /// Its name; not unique.
     pub name: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub project_id: String,
     /// Whether floating IPs come from it.
     #[serde(rename = "router:external", default)]
     pub external: bool,
@@ -40,10 +43,7 @@ pub struct Port {
     pub description: String,
     /// Its network.
     pub network_id: String,
-    /// What it belongs to; empty: nothing.
-    #[serde(default)]
-    pub device_id: String,
-    /// What kind of thing that is.
+    /// What kind of thing it belongs to; empty: nothing.
     #[serde(default)]
     pub device_owner: String,
     /// Its MAC address.
@@ -54,13 +54,24 @@ pub struct Port {
     /// Its addresses.
     #[serde(default)]
     pub fixed_ips: Vec<FixedIp>,
+    /// Whether only its own MAC and addresses may be used on it.
+    #[serde(default = "yes")]
+    pub port_security_enabled: bool,
+    /// Further addresses that may.
+    #[serde(default)]
+    pub allowed_address_pairs: Vec<AllowedAddress>,
+}
+
+/// An address, or a network, that may be used on a port beside its own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AllowedAddress {
+    /// It.
+    pub ip_address: String,
 }
 
 /// An address of a port.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FixedIp {
-    /// Of which subnet.
-    pub subnet_id: String,
     /// It.
     pub ip_address: IpAddr,
 }
@@ -72,9 +83,6 @@ pub struct FloatingIp {
     pub id: String,
     /// The address outside.
     pub floating_ip_address: IpAddr,
-    /// The port that it leads to.
-    #[serde(default)]
-    pub port_id: Option<String>,
     /// A mark.
     #[serde(default)]
     pub description: String,

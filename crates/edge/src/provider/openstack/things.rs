@@ -215,6 +215,7 @@ mod tests {
         let network = |id: &str, name: &str, external| Network {
             id: id.into(),
             name: name.into(),
+            project_id: String::new(),
             external,
             port_security_enabled: true,
         };
