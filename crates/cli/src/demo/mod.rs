@@ -17,8 +17,6 @@ mod ready;
 mod story;
 mod times;
 
-pub(crate) use outside::find;
-
 use crate::args::{DemoArgs, DemoCommand, DemoStage};
 use crate::error::Result;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! The program that is brought to a machine.
 
-use crate::demo::find;
+use crate::beside::find;
 use crate::error::{CliError, Result};
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
