@@ -8,6 +8,7 @@ pub mod demo;
 pub mod duration;
 pub mod error;
 pub mod exit;
+mod finding;
 pub mod interrupt;
 pub mod output;
 pub mod run;

@@ -3,6 +3,7 @@
 use crate::args::{CloudCommand, ZoneArgs};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
+use crate::finding::{Finding, under_their_lines};
 use crate::output;
 use serde::Serialize;
 use std::path::Path;
@@ -47,38 +48,9 @@ fn check(json: bool, path: &Path) -> Result<ExitCode> {
     }
 }
 
-/// An error of a zone file, for programs.
-#[derive(Debug, Serialize)]
-struct Finding {
-    line: usize,
-    column: usize,
-    path: String,
-    message: String,
-    hint: String,
-}
-
-impl Finding {
-    fn of(error: &ZoneError) -> Finding {
-        Finding {
-            line: error.mark.line,
-            column: error.mark.column,
-            path: error.path.clone(),
-            message: error.what.clone(),
-            hint: error.expected.clone(),
-        }
-    }
-}
-
 /// Errors with the line that each is about and a caret under it.
 fn told(errors: &[ZoneError], text: &str) -> String {
-    let mut out = Vec::new();
-    for error in errors {
-        out.push(error.to_string());
-        if let Some(line) = text.lines().nth(error.mark.line.saturating_sub(1)) {
-            let under = " ".repeat(error.mark.column.saturating_sub(1));
-            out.push(format!("    {line}\n    {under}^"));
-        }
-    }
+    let mut out = under_their_lines(errors, text);
     out.push(format!("{} errors", errors.len()));
     out.join("\n")
 }

@@ -4,6 +4,7 @@ use super::explain::{self, Told};
 use crate::args::ConfigCommand;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
+use crate::finding::{Finding, under_their_lines};
 use crate::output;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use toci_core::chain::Chain;
 use toci_core::event::{ProjectKey, SourceName};
 use toci_core::layout::{Job, JobTree, Layout};
 use toci_server::LayoutSettings;
-use toci_wire::layout::{LayoutError, Note, Read, read, read_for};
+use toci_wire::layout::{Note, Read, read, read_for};
 
 /// The source of a layout of which nobody says where its changes come from: Zuul 2's.
 const SOURCE_DEFAULT: &str = "gerrit";
@@ -92,23 +93,7 @@ struct Checked {
     explained: Option<Vec<Told>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Finding {
-    line: usize,
-    column: usize,
-    path: String,
-    message: String,
-    hint: String,
-}
-
 fn as_json(found: &Read, explained: Option<Vec<Told>>) -> Checked {
-    let error = |e: &LayoutError| Finding {
-        line: e.mark.line,
-        column: e.mark.column,
-        path: e.path.clone(),
-        message: e.what.clone(),
-        hint: e.expected.clone(),
-    };
     let note = |n: &Note| Finding {
         line: n.mark.line,
         column: n.mark.column,
@@ -118,7 +103,7 @@ fn as_json(found: &Read, explained: Option<Vec<Told>>) -> Checked {
     };
     let count = |of: fn(&Layout) -> usize| found.layout.as_ref().map_or(0, of);
     Checked {
-        errors: found.errors.iter().map(error).collect(),
+        errors: found.errors.iter().map(Finding::of).collect(),
         notes: found.notes.iter().map(note).collect(),
         pipelines: count(|l| l.pipelines.len()),
         jobs: count(|l| l.jobs.len()),
@@ -129,14 +114,7 @@ fn as_json(found: &Read, explained: Option<Vec<Told>>) -> Checked {
 
 /// Errors with the line they are about and a caret under it, then notes, then what was read.
 fn told(found: &Read, text: &str) -> String {
-    let mut out = Vec::new();
-    for error in &found.errors {
-        out.push(error.to_string());
-        if let Some(line) = text.lines().nth(error.mark.line.saturating_sub(1)) {
-            let under = " ".repeat(error.mark.column.saturating_sub(1));
-            out.push(format!("    {line}\n    {under}^"));
-        }
-    }
+    let mut out = under_their_lines(&found.errors, text);
     out.extend(found.notes.iter().map(ToString::to_string));
     match &found.layout {
         Some(layout) => out.push(summary(layout)),
