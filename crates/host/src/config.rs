@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toci_core::id::{HostId, Label, ShapeName};
 use toci_wire::settings::{SettingsError, SettingsText, Wrong};
+use toci_wire::te_json::PRIVATE_NETWORK;
 
 use crate::names::{NODE_NICS_MAX, NODES_MAX};
 
@@ -107,12 +108,23 @@ pub struct Network {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sandbox {
-    /// Address of the veth end in the namespace that started the sandbox; absent: no link.
+    /// Address of the veth end in the namespace that started the sandbox.
     pub outside_address: Option<Cidr>,
+    /// Instead of an address: the bridge of Open vSwitch there that the veth end is a port of. With neither there is no
+    /// link.
+    pub outside_bridge: Option<String>,
     /// The default route leads there: for a server that is not on that network. The machine has to pass packets on, and
     /// the others have to know the way back.
     #[serde(default)]
     pub default_route: bool,
+}
+
+impl Sandbox {
+    /// Whether there is a veth.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.outside_address.is_some() || self.outside_bridge.is_some()
+    }
 }
 
 /// What is left to the machine itself.
@@ -262,6 +274,12 @@ impl Cidr {
         Ipv4Addr::from(u32::from(self.address) & u32::from(self.netmask()))
     }
 
+    /// Whether some address lies in both networks.
+    #[must_use]
+    pub fn overlaps(self, other: Cidr) -> bool {
+        self.contains(other.network()) || other.contains(self.network())
+    }
+
     /// Whether `a` lies in the network.
     #[must_use]
     pub fn contains(self, a: Ipv4Addr) -> bool {
@@ -397,6 +415,11 @@ impl Config {
                 format!("lies outside {}/{}", net.address.network(), net.address.prefix),
             );
         }
+        let private: Result<Cidr, String> = PRIVATE_NETWORK.parse();
+        if private.is_ok_and(|private| private.overlaps(net.address)) {
+            let why = format!("overlaps {PRIVATE_NETWORK}, the private network of every TE");
+            return no("network.address", why);
+        }
         let own = net.address.address;
         if (net.seed_addresses.first..=net.seed_addresses.last).contains(&own) {
             return no("network.seed_addresses", format!("contains the host's own address {own}"));
@@ -404,8 +427,14 @@ impl Config {
         if self.mode == Mode::Sandbox && net.uplink.is_some() {
             return no(
                 "network.uplink",
-                "is for mode = \"host\"; a sandbox has sandbox.outside_address".into(),
+                "is for mode = \"host\"; a sandbox has sandbox.outside_address or outside_bridge"
+                    .into(),
             );
+        }
+        if self.sandbox.outside_address.is_some() && self.sandbox.outside_bridge.is_some() {
+            let why =
+                "is instead of sandbox.outside_address: the end of a veth is one or the other";
+            return no("sandbox.outside_bridge", why.into());
         }
         if self.sandbox.default_route && self.default_route().is_none() {
             let why = "needs mode = \"sandbox\" and sandbox.outside_address in network.address";
@@ -565,7 +594,13 @@ nodes = { count = 2, cpus = 1, memory_mib = 384, disk_gb = 2 }
                 "[sandbox]\ndefault_route = true\n[[testenv]]",
                 "8:17: sandbox.default_route: needs mode",
             ),
+            (
+                "[[testenv]]",
+                "[sandbox]\noutside_address = \"198.18.1.1/24\"\noutside_bridge = \"br-x\"\n[[testenv]]",
+                "9:18: sandbox.outside_bridge: is instead of sandbox.outside_address",
+            ),
             ("/work/state", "/run/lock/x", "3:9: state: /run/lock is private in a sandbox"),
+            ("198.18.1.", "192.0.2.", "5:11: network.address: overlaps 192.0.2.0/24, the private"),
             (
                 "198.18.1.2/24",
                 "198.18.1.2",

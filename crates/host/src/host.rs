@@ -202,6 +202,7 @@ impl Host {
             Step::SetFlows { bridge, flows, .. } => Ok(self.ovs.set_flows(bridge, flows).await?),
             Step::BlankDisk { path, bytes } => Ok(self.images.blank(path, *bytes).await?),
             Step::DropConsoles { te } => Ok(self.drop_consoles(*te)?),
+            Step::DropConnections { te } => Ok(self.drop_connections(*te).await?),
             Step::Define { domain, spec, .. } => {
                 Ok(self.libvirt.define(domain, spec.xml.clone()).await?)
             }
@@ -227,6 +228,11 @@ impl Host {
             std::fs::remove_file(entry.path()).map_err(io("delete", &entry.path()))?;
         }
         Ok(())
+    }
+
+    async fn drop_connections(&self, te: u32) -> Result<(), OvsError> {
+        let Some(zone) = plan::private_zone(te) else { return Ok(()) };
+        self.ovs.forget_connections(names::PUBLIC_BRIDGE, zone).await
     }
 
     /// Folders that running machines write to.
@@ -269,6 +275,7 @@ fn change(step: &Step) -> Option<Change<'_>> {
         | Step::SetFlows { .. }
         | Step::BlankDisk { .. }
         | Step::DropConsoles { .. }
+        | Step::DropConnections { .. }
         | Step::Define { .. }
         | Step::StartDhcp { .. }
         | Step::StopDhcp => None,

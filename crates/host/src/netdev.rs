@@ -1,7 +1,7 @@
 //! Network devices: `ip` and `/proc/sys`.
 
 use crate::names;
-use crate::plan::DeviceWorld;
+use crate::plan::{DeviceWorld, SANDBOX_UPLINK};
 use crate::run::{CommandError, run};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,15 +46,23 @@ async fn default_routes() -> Result<BTreeMap<String, Ipv4Addr>, CommandError> {
     Ok(list.as_array().into_iter().flatten().filter_map(route).collect())
 }
 
-/// Makes a persistent tap that is deaf towards the host: with Open vSwitch's userspace datapath
-/// the kernel sees the frames of its ports too, and must not answer them.
+/// Makes a persistent tap that only the switch listens to.
 pub async fn create_tap(device: &str) -> Result<(), CommandError> {
     run("ip", &["tuntap", "add", "dev", device, "mode", "tap"]).await?;
     run("ip", &["link", "set", "dev", device, "addrgenmode", "none"]).await?;
+    deafen(device);
+    Ok(())
+}
+
+/// Only the switch may listen to this device: with Open vSwitch's userspace datapath the kernel sees the frames of its
+/// ports too. It must not answer them, nor take or pass on what the flows would drop: with no address on the device and
+/// strict filtering of sources there is nothing that it takes.
+pub(crate) fn deafen(device: &str) {
     // Without IPv6 in the kernel there is nothing to switch off.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1");
-    let _ = std::fs::write(format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore"), "8");
-    Ok(())
+    for (setting, value) in [("arp_ignore", "8"), ("rp_filter", "1")] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv4/conf/{device}/{setting}"), value);
+    }
 }
 
 /// Removes a tap; one that is not there is fine.
@@ -71,6 +79,9 @@ pub async fn set_device(
     address: Option<&str>,
     route: Option<Ipv4Addr>,
 ) -> Result<(), CommandError> {
+    if device == SANDBOX_UPLINK {
+        deafen(device);
+    }
     run("ip", &["link", "set", "dev", device, "up"]).await?;
     if let Some(address) = address {
         run("ip", &["address", "replace", address, "dev", device]).await?;

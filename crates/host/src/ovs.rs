@@ -18,6 +18,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const CATCH_UP_MAX: Duration = Duration::from_secs(15);
 /// How often it is asked meanwhile.
 const CATCH_UP_POLL: Duration = Duration::from_millis(20);
+/// With the older one that `ovs-ofctl` would take there is a single table.
+const PROTOCOL: &str = "OpenFlow13";
 /// `external_ids` key that marks a bridge as ours.
 const MARK: &str = "toci";
 
@@ -142,7 +144,7 @@ impl Ovs {
     ) -> Result<Vec<String>, OvsError> {
         let out = run_with_input(
             "ovs-ofctl",
-            &["diff-flows", bridge, "/dev/stdin"],
+            &["-O", PROTOCOL, "diff-flows", bridge, "/dev/stdin"],
             flows.join("\n").as_bytes(),
             &[0, 2],
         )
@@ -153,14 +155,27 @@ impl Ovs {
     /// Replaces the flow table; flows that stay are not interrupted.
     pub async fn set_flows(&self, bridge: &str, flows: &[String]) -> Result<(), OvsError> {
         let text = flows.join("\n");
-        run_with_input("ovs-ofctl", &["replace-flows", bridge, "-"], text.as_bytes(), &[0]).await?;
+        run_with_input(
+            "ovs-ofctl",
+            &["-O", PROTOCOL, "replace-flows", bridge, "-"],
+            text.as_bytes(),
+            &[0],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets the connections that a bridge remembers in a zone.
+    pub async fn forget_connections(&self, bridge: &str, zone: u16) -> Result<(), OvsError> {
+        let zone = format!("zone={zone}");
+        run("ovs-ofctl", &["-O", PROTOCOL, "ct-flush", bridge, &zone]).await?;
         Ok(())
     }
 
     /// For people: the flow table as it is, with its counters, ports by number; of one port if one is named.
     pub async fn shown_flows(&self, bridge: &str, port: Option<u16>) -> Result<String, OvsError> {
         let filter = port.map(|port| format!("in_port={port}"));
-        let mut args = vec!["--no-names", "dump-flows", bridge];
+        let mut args = vec!["-O", PROTOCOL, "--no-names", "dump-flows", bridge];
         args.extend(filter.as_deref());
         Ok(run("ovs-ofctl", &args).await?)
     }

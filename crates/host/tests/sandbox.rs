@@ -181,10 +181,15 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
         }
     }
 
-    /// What the switch does with a packet from the port of the seed.
-    fn trace(&self, packet: &str) -> String {
+    /// What the switch does with a packet from the port of the seed; as part of a connection that was begun from the other
+    /// side, if it is an answer.
+    fn trace(&self, packet: &str, answer: bool) -> String {
         let flow = format!("in_port=1001,{packet}");
-        let said = self.enter(&["ovs-appctl", "ofproto/trace", "br-ctlplane", &flow]);
+        let mut trace = vec!["ovs-appctl", "ofproto/trace", "br-ctlplane", &flow];
+        if answer {
+            trace.extend(["--ct-next", "trk,est,rpl"]);
+        }
+        let said = self.enter(&trace);
         let actions = said.lines().rev().find_map(|l| l.strip_prefix("Datapath actions: "));
         actions.unwrap_or_else(|| panic!("{said}")).to_owned()
     }
@@ -194,14 +199,26 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
         let mac = json["toci"]["seed_mac"][0].as_str().unwrap();
         let me = "198.18.9.101";
         let drop = |packet: String| {
-            assert_eq!(self.trace(&packet), "drop", "{packet}");
+            assert_eq!(self.trace(&packet, false), "drop", "{packet}");
         };
         let pass = |packet: String| {
-            assert_ne!(self.trace(&packet), "drop", "{packet}");
+            assert_ne!(self.trace(&packet, false), "drop", "{packet}");
         };
         let ip = |mac: &str, from: &str| {
-            format!("dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,tcp,nw_src={from},nw_dst=198.18.9.2")
+            format!("dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,tcp,nw_src={from},nw_dst=198.18.9.3")
         };
+        // Of the host there is the gateway, and what the host asked for; a private network gives answers.
+        let to = |from: &str, to: &str, port: u16| {
+            format!(
+                "dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,tcp,nw_src={from},nw_dst={to},tcp_src=9,tcp_dst={port}"
+            )
+        };
+        pass(to(me, "198.18.9.2", 22));
+        for packet in [to(me, "198.18.9.2", 23), to("192.0.2.2", "198.18.9.3", 80)] {
+            assert_eq!(self.trace(&packet, false), "drop", "{packet}");
+            assert_ne!(self.trace(&packet, true), "drop", "{packet}");
+        }
+        drop(to(me, "192.0.2.2", 80));
         pass(ip(mac, me));
         drop(ip(mac, "198.18.9.102"));
         drop(ip("00:00:00:00:00:99", me));

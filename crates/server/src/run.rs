@@ -175,7 +175,7 @@ async fn start_on(store: Store, mut config: ServerConfig) -> Result<Running, Ser
     let logs = LogStore::open(&config.logs, store.clone()).await?;
     let nodes = start_nodes(config.nodes, &store).await?;
     let (stopping, watched) = watch::channel(false);
-    testnet::start(config.testnet, &book, &watched)?;
+    let testnet = testnet::start(config.testnet, &book, &watched)?;
     let broker = start_broker(config.gearman)?;
     let neighbours = Neighbours {
         book: book.clone(),
@@ -200,6 +200,7 @@ async fn start_on(store: Store, mut config: ServerConfig) -> Result<Running, Ser
         gate: gate.clone(),
         logs,
         nodes,
+        testnet,
         exit: exit.clone(),
         stopping: watched.clone(),
     });

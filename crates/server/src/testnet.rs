@@ -3,13 +3,16 @@
 //! What is done is [`toci_core::testnet::plan`]'s; here it is read, carried out and told. A failure is told and tried again
 //! at the next look: leases go on without it.
 
+use crate::clock::wall;
 use crate::tasks::lease::{BookError, Change, LeaseBook};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 use toci_core::chain::Chain;
 use toci_core::id::HostId;
-use toci_core::testnet::{Difference, FoundPort, Hosts, Leg, Plan, Step, plan};
+use toci_core::testnet::{Difference, FoundPort, Hosts, Leg, Plan, Policy, Step, plan};
+use toci_core::time::Time;
 use toci_edge::http::HttpError;
 use toci_edge::openstack::config::{LoadCloud, Place, load};
 use toci_edge::openstack::{Cloud, CloudError, Network, Port};
@@ -33,6 +36,8 @@ pub struct TestnetConfig {
     pub network: String,
     /// Whose mark ports carry.
     pub owner: String,
+    /// Names of the security groups that ports are in; none: as the cloud likes.
+    pub security_groups: Option<Vec<String>>,
     /// How often ports are looked at when nothing happens.
     pub period: Duration,
 }
@@ -52,9 +57,11 @@ pub enum TestnetError {
     /// The book.
     #[error(transparent)]
     Book(#[from] BookError),
-    /// The network is not there, or there are several.
-    #[error("find the network `{name}`: there are {count} of this name")]
-    Network {
+    /// The network or a security group is not there, or there are several.
+    #[error("find the {kind} `{name}`: there are {count} of this name")]
+    NotOne {
+        /// What it is.
+        kind: &'static str,
         /// Its name.
         name: String,
         /// How many there are.
@@ -62,17 +69,40 @@ pub enum TestnetError {
     },
 }
 
+/// What is wrong with the ports, for those who ask.
+#[derive(Clone, Debug)]
+pub(crate) struct TestnetHealth {
+    network: String,
+    trouble: watch::Receiver<Option<Trouble>>,
+}
+
+#[derive(Clone, Debug)]
+struct Trouble {
+    since: Time,
+    problems: Vec<String>,
+}
+
+impl TestnetHealth {
+    /// None when all is as it should be.
+    pub(crate) fn alert(&self) -> Option<api::TestnetAlert> {
+        let Trouble { since, problems } = self.trouble.borrow().clone()?;
+        Some(api::TestnetAlert { network: self.network.clone(), since_us: since.0, problems })
+    }
+}
+
 /// Starts looking after the ports, if that is wanted; it ends when the server stops.
 pub(crate) fn start(
     config: Option<TestnetConfig>,
     book: &LeaseBook,
     stopping: &watch::Receiver<bool>,
-) -> Result<(), TestnetError> {
-    let Some(config) = config else { return Ok(()) };
+) -> Result<Option<TestnetHealth>, TestnetError> {
+    let Some(config) = config else { return Ok(None) };
     let settings = load(&Place::here(), config.cloud.as_deref(), config.region.as_deref())?;
-    let task = Testnet { book: book.clone(), cloud: Cloud::new(settings)?, config };
+    let (told, trouble) = watch::channel(None);
+    let health = TestnetHealth { network: config.network.clone(), trouble };
+    let task = Testnet { book: book.clone(), cloud: Cloud::new(settings)?, config, told };
     tokio::spawn(task.run(stopping.clone()));
-    Ok(())
+    Ok(Some(health))
 }
 
 #[derive(Debug)]
@@ -80,6 +110,7 @@ struct Testnet {
     book: LeaseBook,
     cloud: Cloud,
     config: TestnetConfig,
+    told: watch::Sender<Option<Trouble>>,
 }
 
 impl Testnet {
@@ -105,12 +136,14 @@ impl Testnet {
                 continue;
             }
             match self.look(&hosts).await {
-                Ok(()) => {
+                Ok(refused) => {
+                    self.tell(refused);
                     done = Some(hosts);
                     next = Instant::now() + self.config.period;
                 }
                 Err(error) => {
                     tracing::error!(error = %Chain(&error), "the test network's ports are not as they should be");
+                    self.tell(vec![Chain(&error).to_string()]);
                     done = None;
                     next = Instant::now() + RETRY_PERIOD;
                 }
@@ -118,35 +151,57 @@ impl Testnet {
         }
     }
 
-    /// One look, and what follows from it.
-    async fn look(&self, hosts: &Hosts) -> Result<(), TestnetError> {
+    fn tell(&self, problems: Vec<String>) {
+        self.told.send_modify(|trouble| {
+            let since = trouble.as_ref().map_or_else(wall, |before| before.since);
+            *trouble = (!problems.is_empty()).then_some(Trouble { since, problems });
+        });
+    }
+
+    /// One look, and what follows from it; what is in the way.
+    async fn look(&self, hosts: &Hosts) -> Result<Vec<String>, TestnetError> {
         let network = self.network().await?;
         let ports = self.cloud.ports(&[("network_id", &network.id)]).await?;
         let found: Vec<FoundPort> = ports.into_iter().map(found_port).collect();
-        let Plan { steps, refused } = plan(&self.config.owner, hosts, &found);
-        for refusal in refused {
+        let groups = self.groups(&network).await?;
+        let policy = Policy { owner: self.config.owner.clone(), groups };
+        let Plan { steps, refused } = plan(&policy, hosts, &found);
+        for refusal in &refused {
             tracing::warn!(port = refusal.name, "{}", refusal.why);
         }
         for step in &steps {
-            self.execute(step, &network).await?;
+            self.execute(step, &network, policy.groups.as_ref()).await?;
             tracing::info!(network = self.config.network, "{step}");
         }
-        Ok(())
+        Ok(refused
+            .into_iter()
+            .map(|refusal| format!("{}: {}", refusal.name, refusal.why))
+            .collect())
     }
 
     async fn network(&self) -> Result<Network, TestnetError> {
         let name = self.config.network.as_str();
-        let mut all = self.cloud.networks(&[("name", name)]).await?;
-        match (all.pop(), all.len()) {
-            (Some(network), 0) => Ok(network),
-            (last, rest) => {
-                let count = rest + usize::from(last.is_some());
-                Err(TestnetError::Network { name: name.to_owned(), count })
-            }
-        }
+        the_one("network", name, self.cloud.networks(&[("name", name)]).await?)
     }
 
-    async fn execute(&self, step: &Step, network: &Network) -> Result<(), CloudError> {
+    /// The security groups of the network's project that ports should be in.
+    async fn groups(&self, network: &Network) -> Result<Option<BTreeSet<String>>, TestnetError> {
+        let Some(names) = &self.config.security_groups else { return Ok(None) };
+        let mut groups = BTreeSet::new();
+        for name in names {
+            let query = [("name", name.as_str()), ("project_id", &network.project_id)];
+            let found = self.cloud.security_groups(&query).await?;
+            groups.insert(the_one("security group", name, found)?.id);
+        }
+        Ok(Some(groups))
+    }
+
+    async fn execute(
+        &self,
+        step: &Step,
+        network: &Network,
+        groups: Option<&BTreeSet<String>>,
+    ) -> Result<(), CloudError> {
         match step {
             Step::Delete { id, .. } => self.cloud.delete_port(id).await.map(drop),
             Step::Create { name, leg, mark } => {
@@ -162,6 +217,9 @@ impl Testnet {
                 if let Some(address) = leg.address {
                     body["fixed_ips"] = addresses(address);
                 }
+                if let Some(groups) = groups {
+                    body["security_groups"] = json!(groups);
+                }
                 self.cloud.create_port(body).await.map(drop)
             }
             Step::Repair { id, differences, mark, .. } => {
@@ -172,12 +230,23 @@ impl Testnet {
                         Difference::Address { new, .. } => ("fixed_ips", addresses(*new)),
                         Difference::PortSecurity => ("port_security_enabled", json!(true)),
                         Difference::Allowed { .. } => ("allowed_address_pairs", json!([])),
+                        Difference::Groups { new, .. } => ("security_groups", json!(new)),
                         Difference::Mark => ("description", json!(mark.to_string())),
                     };
                     body[field] = value;
                 }
                 self.cloud.update_port(id, body).await.map(drop)
             }
+        }
+    }
+}
+
+fn the_one<T>(kind: &'static str, name: &str, mut all: Vec<T>) -> Result<T, TestnetError> {
+    match (all.pop(), all.len()) {
+        (Some(one), 0) => Ok(one),
+        (last, rest) => {
+            let count = rest + usize::from(last.is_some());
+            Err(TestnetError::NotOne { kind, name: name.to_owned(), count })
         }
     }
 }
@@ -213,6 +282,7 @@ fn found_port(port: Port) -> FoundPort {
         addresses: port.fixed_ips.iter().map(|ip| ip.ip_address).collect(),
         port_security: port.port_security_enabled,
         allowed: port.allowed_address_pairs.into_iter().map(|pair| pair.ip_address).collect(),
+        groups: port.security_groups.into_iter().collect(),
         description: port.description,
         device_owner: port.device_owner,
     }
@@ -228,12 +298,12 @@ mod tests {
             "id": "1", "name": "te_a", "network_id": "n", "mac_address": "FA:16:3E:00:00:01", "description": "toci-testnet:ci:a",
             "device_owner": "", "port_security_enabled": false,
             "fixed_ips": [{"subnet_id": "s", "ip_address": "198.18.0.5"}],
-            "allowed_address_pairs": [{"ip_address": "10.0.0.0/8", "mac_address": "x"}],
+            "allowed_address_pairs": [{"ip_address": "10.0.0.0/8", "mac_address": "x"}], "security_groups": ["g"],
         });
         let port = found_port(serde_json::from_value(json).unwrap());
         assert_eq!((port.mac.as_str(), port.port_security), ("fa:16:3e:00:00:01", false));
         assert_eq!(port.addresses.iter().next().unwrap().to_string(), "198.18.0.5");
-        assert!(port.allowed.contains("10.0.0.0/8"));
+        assert!(port.allowed.contains("10.0.0.0/8") && port.groups.contains("g"));
     }
 
     #[test]

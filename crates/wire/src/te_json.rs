@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 /// Largest TE JSON that is read, in bytes.
 pub const TE_JSON_MAX_BYTES: usize = 1 << 20;
 
+/// The private network of every TE.
+pub const PRIVATE_NETWORK: &str = "192.0.2.0/24";
+
 /// Why a text is not a TE JSON.
 #[derive(Debug, thiserror::Error)]
 pub enum TeJsonError {
@@ -182,7 +185,7 @@ impl BaremetalNetwork {
     pub fn origin() -> BaremetalNetwork {
         let s = |t: &str| t.to_owned();
         BaremetalNetwork {
-            cidr: s("192.0.2.0/24"),
+            cidr: s(PRIVATE_NETWORK),
             gateway_ip: s("192.0.2.1"),
             seed: SeedRange {
                 ip: s("192.0.2.1"),

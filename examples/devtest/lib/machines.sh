@@ -166,9 +166,10 @@ smoke_test() {
     done <"$DEVTEST_WORK/nodes"
 }
 
-# try_route: the way of people to the private network, as in 2014. Nothing here needs it: where we
-# may not change routes, or the TE host drops addresses that it did not give to the seed, everything
-# goes through ssh to the seed. A route that does not work is taken away again.
+# try_route: the way to the private network, as in 2014, where we have the card that the TE JSON names
+# (seed-route-dev). The seed passes packets on and the TE host lets answers through. Nothing here needs
+# it: where we may not change routes, everything goes through ssh to the seed. A route that does not work
+# is taken away again.
 try_route() {
     [ -n "$TE_ROUTE_DEV" ] && ip link show "$TE_ROUTE_DEV" >/dev/null 2>&1 || return 0
     local seed
@@ -178,6 +179,6 @@ try_route() {
         say "route to $TE_CIDR via $seed dev $TE_ROUTE_DEV"
     else
         ip route del "$TE_CIDR" via "$seed" dev "$TE_ROUTE_DEV" 2>/dev/null || true
-        say "no route to $TE_CIDR: the TE host only lets the seed's own address through; using ssh to the seed"
+        say "no route to $TE_CIDR: nothing comes back through the seed; using ssh to it"
     fi
 }

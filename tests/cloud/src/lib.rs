@@ -5,6 +5,7 @@ mod api;
 mod fault;
 mod footprint;
 mod server;
+mod site;
 
 pub use api::Api;
 pub use e2e::wait_for;
@@ -14,3 +15,4 @@ pub use fault::{
 };
 pub use footprint::Footprint;
 pub use server::{FloatingAddress, KeyPair, Server, host_keys};
+pub use site::{BROKER, Process, Site, TEST_BRIDGE, TeHost};

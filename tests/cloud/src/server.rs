@@ -49,20 +49,42 @@ impl KeyPair {
     /// # Errors
     /// It cannot be reached, has another key, or the command does not work.
     pub fn ssh(&self, address: &str, host_keys: &[String], command: &str) -> Result<String> {
-        let known = self.folder.path().join("known_hosts");
-        let lines: Vec<String> = host_keys.iter().map(|key| format!("{address} {key}\n")).collect();
-        std::fs::write(&known, lines.concat())?;
         let output = Command::new("ssh")
-            .args(["-n", "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"])
-            .args(["-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=/dev/null"])
-            .args(["-o", &format!("UserKnownHostsFile={}", known.display()), "-i"])
-            .arg(self.private())
+            .arg("-n")
+            .args(self.options(address, host_keys)?)
             .args([&format!("root@{address}"), command])
             .output()
             .context("ssh: apt-get install openssh-client")?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "ssh {address}: {}: {}", output.status, complaint.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl KeyPair {
+    /// What OpenSSH needs to be told about a server, once for each option.
+    fn options(&self, address: &str, host_keys: &[String]) -> Result<Vec<String>> {
+        let known = self.folder.path().join("known_hosts");
+        let lines: Vec<String> = host_keys.iter().map(|key| format!("{address} {key}\n")).collect();
+        std::fs::write(&known, lines.concat())?;
+        Ok(vec![
+            "-F/dev/null".into(),
+            "-oBatchMode=yes".into(),
+            "-oConnectTimeout=10".into(),
+            "-oStrictHostKeyChecking=yes".into(),
+            "-oGlobalKnownHostsFile=/dev/null".into(),
+            format!("-oUserKnownHostsFile={}", known.display()),
+            format!("-i{}", self.private().display()),
+        ])
+    }
+
+    /// OpenSSH's `ProxyCommand` for connections that begin on a server of this key.
+    ///
+    /// # Errors
+    /// The key pair's folder cannot be written to.
+    pub fn through(&self, address: &str, host_keys: &[String]) -> Result<String> {
+        let options = self.options(address, host_keys)?.join(" ");
+        Ok(format!("ssh {options} -W %h:%p root@{address}"))
     }
 }
 
@@ -181,13 +203,15 @@ pub struct FloatingAddress {
 }
 
 impl FloatingAddress {
-    /// One for the first card of a server.
+    /// One for a server on the tenant's network.
     ///
     /// # Errors
     /// The cloud refuses.
     pub fn of(server: &Server) -> Result<FloatingAddress> {
         let ci = Api::ci()?;
-        let ports = ci.get("network", &format!("/ports?device_id={}", server.id))?;
+        let private = ci.id_of("network", "/networks", "networks", "private")?;
+        let path = format!("/ports?device_id={}&network_id={private}", server.id);
+        let ports = ci.get("network", &path)?;
         let public = ci.id_of("network", "/networks", "networks", "public")?;
         let port = &ports["ports"][0]["id"];
         let body = json!({"floatingip": {"floating_network_id": public, "port_id": port}});

@@ -46,14 +46,21 @@ fn picture(alerts: &Alerts) -> String {
         let why = provider.problems.join("; ");
         paused.chain(unwell.then(|| format!("provider {name} is not well: {why}")))
     });
-    let lines: Vec<String> = troubles.chain(paused).chain(providers).collect();
+    let testnet = alerts.testnet.iter().map(|testnet| {
+        let (since, why) = (ago(testnet.since_us), testnet.problems.join("; "));
+        format!(
+            "ports of the network {} are not as they should be since {since}: {why}",
+            testnet.network
+        )
+    });
+    let lines: Vec<String> = troubles.chain(paused).chain(providers).chain(testnet).collect();
     if lines.is_empty() { "nothing".to_owned() } else { lines.join("\n") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toci_wire::api::{JobPause, ProviderAlert, ProviderPause, RunTrouble};
+    use toci_wire::api::{JobPause, ProviderAlert, ProviderPause, RunTrouble, TestnetAlert};
 
     #[test]
     fn each_alert_is_a_line() {
@@ -75,14 +82,25 @@ mod tests {
         };
         let providers =
             vec![provider(Some(by_bob), &[]), provider(None, &["cannot be reached: no route"])];
-        let alerts = Alerts { troubles: vec![trouble], paused_jobs: vec![pause], providers };
+        let testnet = TestnetAlert {
+            network: "test".into(),
+            since_us: 0,
+            problems: vec!["te_a: it is `b`'s".into()],
+        };
+        let (troubles, paused_jobs) = (vec![trouble], vec![pause]);
+        let alerts = Alerts { troubles, paused_jobs, providers, testnet: Some(testnet) };
         let text = picture(&alerts);
-        assert_eq!(text.lines().count(), 4, "{text}");
+        assert_eq!(text.lines().count(), 5, "{text}");
         assert!(text.contains("\nprovider rack is paused by bob since "), "{text}");
         assert!(
-            text.ends_with("\nprovider rack is not well: cannot be reached: no route"),
+            text.contains("\nprovider rack is not well: cannot be reached: no route\n"),
             "{text}"
         );
+        assert!(
+            text.contains("\nports of the network test are not as they should be since "),
+            "{text}"
+        );
+        assert!(text.ends_with(": te_a: it is `b`'s"), "{text}");
         assert!(text.contains("job unit failed 3 times in a row by the infrastructure"), "{text}");
         assert!(
             text.contains("job unit is paused by ann") && text.contains(": broken\n"),

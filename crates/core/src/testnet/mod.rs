@@ -13,7 +13,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Difference, Plan, Refusal, Step, plan};
+pub use plan::{Difference, Plan, Policy, Refusal, Step, plan};
 
 use crate::id::HostId;
 use core::fmt;
@@ -87,6 +87,8 @@ pub struct FoundPort {
     pub port_security: bool,
     /// Further addresses that may be used on it.
     pub allowed: BTreeSet<String>,
+    /// The security groups that it is in, by what the cloud knows them by.
+    pub groups: BTreeSet<String>,
     /// Holds our mark.
     pub description: String,
     /// What it is plugged into, e.g. `compute:nova`; empty for nothing that the cloud knows.

@@ -5,6 +5,15 @@ use core::fmt;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+/// What holds for all ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose mark they carry.
+    pub owner: String,
+    /// The security groups that they are in, by what the cloud knows them by; none: as the cloud likes.
+    pub groups: Option<BTreeSet<String>>,
+}
+
 /// Something about a port that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
@@ -28,6 +37,13 @@ pub enum Difference {
     Allowed {
         /// Now; none then.
         old: BTreeSet<String>,
+    },
+    /// Its security groups.
+    Groups {
+        /// Now.
+        old: BTreeSet<String>,
+        /// Then.
+        new: BTreeSet<String>,
     },
     /// It does not say whose it is.
     Mark,
@@ -85,7 +101,8 @@ pub struct Plan {
 
 /// From the ports of the network to those that the hosts need.
 #[must_use]
-pub fn plan(owner: &str, hosts: &Hosts, found: &[FoundPort]) -> Plan {
+pub fn plan(policy: &Policy, hosts: &Hosts, found: &[FoundPort]) -> Plan {
+    let owner = policy.owner.as_str();
     let mut plan = Plan::default();
     let mut kept: BTreeSet<&str> = BTreeSet::new();
     let mut macs: BTreeSet<&str> = BTreeSet::new();
@@ -108,7 +125,7 @@ pub fn plan(owner: &str, hosts: &Hosts, found: &[FoundPort]) -> Plan {
             continue;
         }
         kept.insert(&port.id);
-        let differences = differences(&name, leg, &mark, port);
+        let differences = differences(policy, &name, leg, &mark, port);
         if !differences.is_empty() {
             plan.steps.push(Step::Repair { id: port.id.clone(), name, differences, mark });
         }
@@ -133,7 +150,13 @@ fn not_ours(port: &FoundPort, owner: &str) -> Option<String> {
     }
 }
 
-fn differences(name: &str, leg: &Leg, mark: &PortMark, port: &FoundPort) -> Vec<Difference> {
+fn differences(
+    policy: &Policy,
+    name: &str,
+    leg: &Leg,
+    mark: &PortMark,
+    port: &FoundPort,
+) -> Vec<Difference> {
     let mut out = Vec::new();
     if PortMark::read(&port.description).as_ref() != Some(mark) {
         out.push(Difference::Mark);
@@ -151,6 +174,9 @@ fn differences(name: &str, leg: &Leg, mark: &PortMark, port: &FoundPort) -> Vec<
     }
     if !port.allowed.is_empty() {
         out.push(Difference::Allowed { old: port.allowed.clone() });
+    }
+    if let Some(new) = policy.groups.as_ref().filter(|groups| **groups != port.groups) {
+        out.push(Difference::Groups { old: port.groups.clone(), new: new.clone() });
     }
     out
 }
@@ -174,6 +200,13 @@ impl fmt::Display for Difference {
             Difference::Allowed { old } => {
                 let old: Vec<&str> = old.iter().map(String::as_str).collect();
                 write!(f, "allowed addresses: {} -> none", old.join(", "))
+            }
+            Difference::Groups { old, new } => {
+                let each = |groups: &BTreeSet<String>| {
+                    let each: Vec<&str> = groups.iter().map(String::as_str).collect();
+                    if each.is_empty() { "none".to_owned() } else { each.join(", ") }
+                };
+                write!(f, "security groups: {} -> {}", each(old), each(new))
             }
             Difference::Mark => f.write_str("adopted"),
         }

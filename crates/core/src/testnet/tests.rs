@@ -7,6 +7,10 @@ fn host(name: &str) -> HostId {
     HostId::new(name).unwrap()
 }
 
+fn policy() -> Policy {
+    Policy { owner: "ci".into(), groups: Some(BTreeSet::from(["g".to_owned()])) }
+}
+
 fn leg(testenv: Option<u32>, mac: &str, address: &str) -> Leg {
     Leg { testenv, mac: mac.to_owned(), address: Some(address.parse().unwrap()) }
 }
@@ -24,6 +28,7 @@ fn port(name: &str, mac: &str, address: &str, of: &str) -> FoundPort {
         addresses: BTreeSet::from([address.parse().unwrap()]),
         port_security: true,
         allowed: BTreeSet::new(),
+        groups: BTreeSet::from(["g".to_owned()]),
         description: if of.is_empty() { String::new() } else { format!("toci-testnet:{of}") },
         device_owner: String::new(),
     }
@@ -34,7 +39,7 @@ fn good() -> Vec<FoundPort> {
 }
 
 fn steps(hosts: &Hosts, found: &[FoundPort]) -> Vec<String> {
-    let plan = plan("ci", hosts, found);
+    let plan = plan(&policy(), hosts, found);
     let refused = plan.refused.iter().map(|r| format!("! {}: {}", r.name, r.why));
     plan.steps.iter().map(ToString::to_string).chain(refused).collect()
 }
@@ -53,11 +58,17 @@ fn what_drifted_is_put_right() {
     found[0].port_security = false;
     found[1].addresses = BTreeSet::from(["198.18.0.99".parse().unwrap()]);
     found[1].allowed = BTreeSet::from(["0.0.0.0/0".to_owned()]);
+    found[1].groups = BTreeSet::new();
     let expected = [
         "~ port te_a: name: x -> te_a; port security: off -> on",
-        "~ port te_a_1: address: 198.18.0.99 -> 198.18.0.11; allowed addresses: 0.0.0.0/0 -> none",
+        "~ port te_a_1: address: 198.18.0.99 -> 198.18.0.11; allowed addresses: 0.0.0.0/0 -> none; security groups: none -> g",
     ];
     assert_eq!(steps(&hosts(), &found), expected);
+    // Which groups they are in is the cloud's affair unless somebody says so.
+    found[1] = good().remove(1);
+    found[1].groups = BTreeSet::new();
+    let plan = plan(&Policy { groups: None, ..policy() }, &hosts(), &found[1..]);
+    assert_eq!(plan.steps.len(), 1, "{plan:?}");
     let mut found = good();
     found[1].mac = "m9".into();
     // A NIC got another MAC: nothing is plugged into the old port.
@@ -126,6 +137,7 @@ fn execute(plan: &Plan, found: &mut Vec<FoundPort>) {
                         Difference::Address { new, .. } => port.addresses = BTreeSet::from([*new]),
                         Difference::PortSecurity => port.port_security = true,
                         Difference::Allowed { .. } => port.allowed.clear(),
+                        Difference::Groups { new, .. } => port.groups.clone_from(new),
                         Difference::Mark => port.description = mark.to_string(),
                     }
                 }
@@ -141,6 +153,9 @@ fn any_port() -> impl Strategy<Value = FoundPort> {
             let mut port =
                 port(&format!("te_a_{name}"), &format!("m{mac}"), &format!("198.18.0.{mac}"), of);
             port.port_security = secure;
+            if mac % 2 == 0 {
+                port.groups.clear();
+            }
             port.device_owner = if plugged { "compute:x".into() } else { String::new() };
             port
         },
@@ -167,9 +182,9 @@ proptest! {
             .filter(|port| !port.description.is_empty() || !port.device_owner.is_empty())
             .cloned()
             .collect();
-        let first = plan("ci", &hosts, &found);
+        let first = plan(&policy(), &hosts, &found);
         execute(&first, &mut found);
-        let second = plan("ci", &hosts, &found);
+        let second = plan(&policy(), &hosts, &found);
         prop_assert!(second.steps.is_empty(), "{:?} after {:?}", second.steps, first.steps);
         for other in others {
             prop_assert!(found.contains(&other), "{other:?} was touched");

@@ -60,6 +60,9 @@ pub struct Port {
     /// Further addresses that may.
     #[serde(default)]
     pub allowed_address_pairs: Vec<AllowedAddress>,
+    /// Ids of its security groups.
+    #[serde(default)]
+    pub security_groups: Vec<String>,
 }
 
 /// An address, or a network, that may be used on a port beside its own.

@@ -269,7 +269,7 @@ pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Desired {
         d.bridges.insert(names::private_bridge(te.number), private);
     }
     d.bridges.insert(names::PUBLIC_BRIDGE.into(), public);
-    d.flows.insert(names::PUBLIC_BRIDGE.into(), public_flows(tes));
+    d.flows.insert(names::PUBLIC_BRIDGE.into(), public_flows(config, facts, tes));
     if config.network.dhcp {
         d.dhcp = Some(DhcpSpec::of(config, tes));
     }
@@ -284,6 +284,6 @@ pub(crate) fn seed_ofport(te: u32) -> Option<u16> {
 fn uplink(config: &Config) -> Option<String> {
     match config.mode {
         Mode::Host => config.network.uplink.clone(),
-        Mode::Sandbox => config.sandbox.outside_address.map(|_| SANDBOX_UPLINK.to_owned()),
+        Mode::Sandbox => config.sandbox.is_linked().then(|| SANDBOX_UPLINK.to_owned()),
     }
 }

@@ -95,6 +95,11 @@ pub enum Step {
         /// The TE's number.
         te: u32,
     },
+    /// Forget who has begun to speak with the private network of a TE.
+    DropConnections {
+        /// The TE's number.
+        te: u32,
+    },
     /// Define a domain.
     Define {
         /// The domain.
@@ -337,6 +342,7 @@ impl fmt::Display for Step {
                 write!(f, "+ disk {}: blank, {} MiB", path.display(), bytes >> 20)
             }
             Step::DropConsoles { te } => write!(f, "- consoles of TE {te}"),
+            Step::DropConnections { te } => write!(f, "- connections into TE {te}"),
             Step::Define { domain, why, .. } => write!(f, "+ domain {domain} ({why})"),
             Step::StartDhcp { .. } => write!(f, "+ dhcp on {}", names::HOST_DEVICE),
             Step::StopDhcp => write!(f, "- dhcp on {}", names::HOST_DEVICE),

@@ -1,38 +1,100 @@
-//! Flows of the public bridge: a seed speaks with its own MAC and IP address or not at all.
+//! Flows of the public bridge: a seed speaks with its own MAC and IP address or not at all; of the host there is the
+//! gateway and nothing else; a TE's private network gives answers and asks nothing.
 //!
-//! Per seed port, from the top: no DHCP server (UDP source port 67); DHCP as a client; ARP that
-//! tells the truth; IPv4 from the leased address; nothing else (so no IPv6 either: there is none
+//! ```text
+//! table 0: who says it              table 1: to whom                      table 2: answers only
+//!   uplink: anything ─────────────▶   the host: ARP, ping, the gateway      what belongs to a connection that was begun
+//!   the host ─▶ out, remembered       (and DHCP), else ──────────────────▶  from the other side passes, else dropped
+//!   seeds: what is true ──────────▶   a private network, through its seed:
+//!   seeds: for a private network ─────── passes, remembered ────────────▶ (table 0 asks for what comes back)
+//! ```
+//!
+//! Per seed port, from the top: no DHCP server (UDP source port 67); nothing for a private network, which is not this one's
+//! affair; DHCP as a client; ARP that tells the truth (questions may be in the name of its private network); IPv4 from the leased address; answers from its private network to
+//! whoever routes through it (`seed-route-dev` of the TE JSON); nothing else (so no IPv6 either: there is none
 //! on this network to speak to; and nothing with a VLAN tag, which would lead out of this network where
 //! the uplink is a trunk). Seeds are *protected* ports too, so they do not reach each other.
+//!
+//! Connections are remembered in a zone of their own for the host and for each TE, which a reset empties.
 
-use super::desired::{TeSpec, seed_ofport};
+use super::desired::{HostFacts, TeSpec, seed_ofport};
+use crate::config::Config;
 use crate::names;
+use toci_wire::te_json::PRIVATE_NETWORK;
 
-/// The table of `br-ctlplane`, in the form of `ovs-ofctl`.
+/// Connections that the host began.
+const HOST_ZONE: u16 = 1;
+
+/// Connections into the private network of a TE.
 #[must_use]
-pub fn public_flows(tes: &[TeSpec]) -> Vec<String> {
+pub(crate) fn private_zone(te: u32) -> Option<u16> {
+    seed_ofport(te)
+}
+
+/// The tables of `br-ctlplane`, in the form of `ovs-ofctl`.
+#[must_use]
+pub fn public_flows(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Vec<String> {
     let mut flows = vec![
-        format!("priority=10,in_port={},actions=NORMAL", names::UPLINK_OFPORT),
+        format!("priority=10,in_port={},actions=resubmit(,1)", names::UPLINK_OFPORT),
         format!("priority=10,in_port={},actions=NORMAL", names::HOST_DEVICE_OFPORT),
+        format!(
+            "priority=20,ip,in_port={},actions=ct(commit,zone={HOST_ZONE}),NORMAL",
+            names::HOST_DEVICE_OFPORT
+        ),
         "priority=10,in_port=LOCAL,actions=NORMAL".to_owned(),
         "priority=0,actions=drop".to_owned(),
+        "table=1,priority=0,actions=NORMAL".to_owned(),
+        "table=2,priority=100,ip,ct_state=+trk+est,actions=NORMAL".to_owned(),
+        "table=2,priority=100,ip,ct_state=+trk+rel,actions=NORMAL".to_owned(),
+        "table=2,priority=0,actions=drop".to_owned(),
     ];
-    for te in tes {
-        let (Some(port), Some(nic)) = (seed_ofport(te.number), te.seed().nics.first()) else {
-            continue;
-        };
-        let (mac, ip) = (&nic.mac, te.seed_address);
-        let from = format!("in_port={port},vlan_tci=0x0000,dl_src={mac}");
-        flows.extend([
-            format!("priority=300,udp,in_port={port},tp_src=67,actions=drop"),
-            format!(
-                "priority=200,udp,{from},nw_src=0.0.0.0,nw_dst=255.255.255.255,tp_src=68,tp_dst=67,actions=NORMAL"
-            ),
-            format!("priority=200,arp,{from},arp_sha={mac},arp_spa={ip},actions=NORMAL"),
-            format!("priority=200,arp,{from},arp_sha={mac},arp_spa=0.0.0.0,actions=NORMAL"),
-            format!("priority=200,ip,{from},nw_src={ip},actions=NORMAL"),
-            format!("priority=100,in_port={port},actions=drop"),
-        ]);
+    flows.extend(of_the_host(config, facts));
+    flows.extend(tes.iter().filter_map(of_a_seed).flatten());
+    flows
+}
+
+/// What reaches the host itself, by its address or by its MAC.
+fn of_the_host(config: &Config, facts: &HostFacts) -> Vec<String> {
+    let network = &config.network;
+    let (me, door) = (network.address.address, network.gateway_port);
+    let mac = names::mac(&facts.host_key, names::HOST_DEVICE);
+    let gateway = format!("priority=30,tcp,in_port={},tp_src={door}", names::HOST_DEVICE_OFPORT);
+    let dhcp = "table=1,priority=250,udp,nw_dst";
+    let mut flows = vec![
+        // The gateway's own connections need no memory.
+        format!("{gateway},actions=NORMAL"),
+        "table=1,priority=300,arp,actions=NORMAL".to_owned(),
+        format!("table=1,priority=250,icmp,nw_dst={me},actions=NORMAL"),
+        format!("table=1,priority=250,tcp,nw_dst={me},tp_dst={door},actions=NORMAL"),
+        format!("table=1,priority=240,ip,nw_dst={me},actions=ct(table=2,zone={HOST_ZONE})"),
+        format!("table=1,priority=230,dl_dst={mac},actions=drop"),
+    ];
+    if network.dhcp {
+        flows.push(format!("{dhcp}={me},tp_src=68,tp_dst=67,actions=NORMAL"));
     }
     flows
+}
+
+fn of_a_seed(te: &TeSpec) -> Option<Vec<String>> {
+    let (port, nic) = (seed_ofport(te.number)?, te.seed().nics.first()?);
+    let (mac, ip, zone) = (&nic.mac, te.seed_address, private_zone(te.number)?);
+    let from = format!("in_port={port},vlan_tci=0x0000/0x1fff,dl_src={mac}");
+    let next = "actions=resubmit(,1)";
+    Some(vec![
+        format!("priority=300,udp,in_port={port},tp_src=67,actions=drop"),
+        format!("priority=260,ip,in_port={port},nw_dst={PRIVATE_NETWORK},actions=drop"),
+        format!(
+            "priority=200,udp,{from},nw_src=0.0.0.0,nw_dst=255.255.255.255,tp_src=68,tp_dst=67,{next}"
+        ),
+        format!("priority=200,arp,{from},arp_sha={mac},arp_spa={ip},{next}"),
+        format!("priority=200,arp,{from},arp_sha={mac},arp_spa=0.0.0.0,{next}"),
+        // Linux asks in the name of the address that it answers from.
+        format!("priority=200,arp,{from},arp_op=1,arp_sha={mac},arp_spa={PRIVATE_NETWORK},{next}"),
+        format!("priority=200,ip,{from},nw_src={ip},{next}"),
+        format!("priority=200,ip,{from},nw_src={PRIVATE_NETWORK},actions=ct(table=2,zone={zone})"),
+        format!("priority=100,in_port={port},actions=drop"),
+        format!(
+            "table=1,priority=200,ip,dl_dst={mac},nw_dst={PRIVATE_NETWORK},actions=ct(commit,zone={zone}),NORMAL"
+        ),
+    ])
 }

@@ -28,6 +28,7 @@ pub fn reset_plan(te: &TeSpec, world: &World) -> Plan {
         p.steps.push(Step::BlankDisk { path: m.disk.clone(), bytes: m.disk_bytes });
     }
     p.steps.push(Step::DropConsoles { te: te.number });
+    p.steps.push(Step::DropConnections { te: te.number });
     for m in &te.machines {
         let (xml, fingerprint) = domain_xml(m);
         let have = world.domains.get(&m.name);

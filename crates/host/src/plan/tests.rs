@@ -99,7 +99,7 @@ fn from_nothing_to_one_te() {
 ~ device te1s0: up
 ~ device te1s1: up
 ~ device tedev: up, 198.18.1.2/24
-~ flows of br-ctlplane: 10 in all
+~ flows of br-ctlplane: 26 in all
 + disk /work/state/images/baremetalbrbm1_0.qcow2: blank, 3072 MiB
 + disk /work/state/images/seed_1.qcow2: blank, 2048 MiB
 + domain baremetalbrbm1_0 (is missing)
@@ -154,7 +154,7 @@ fn a_crashed_switch_is_mended() {
         .insert("br-ctlplane".into(), vec!["+priority=0 actions=drop".to_owned()]);
     let expected = "\
 ~ device tedev: up, 198.18.1.2/24
-~ flows of br-ctlplane: 10 in all
+~ flows of br-ctlplane: 26 in all
     +priority=0 actions=drop
 + dhcp on tedev
 ";
@@ -200,6 +200,7 @@ fn a_reset_blanks_everything_and_redefines_what_was_edited() {
 + disk /work/state/images/seed_1.qcow2: blank, 2048 MiB
 + disk /work/state/images/baremetalbrbm1_0.qcow2: blank, 3072 MiB
 - consoles of TE 1
+- connections into TE 1
 + domain baremetalbrbm1_0 (boot order changed)
 ";
     assert_eq!(reset_plan(&tes[0], &world).to_string(), expected);
@@ -210,13 +211,22 @@ fn a_reset_blanks_everything_and_redefines_what_was_edited() {
 fn seeds_are_told_apart_on_the_public_bridge() {
     let c = config("", "");
     let tes = te_specs(&c, &facts(), &carving(&c)).unwrap();
-    let flows = public_flows(&tes);
+    let flows = public_flows(&c, &facts(), &tes);
     let mac = &tes[1].seed().nics[0].mac;
     for expected in [
         "priority=300,udp,in_port=1002,tp_src=67,actions=drop".to_owned(),
         format!(
-            "priority=200,ip,in_port=1002,vlan_tci=0x0000,dl_src={mac},nw_src=198.18.1.102,actions=NORMAL"
+            "priority=200,ip,in_port=1002,vlan_tci=0x0000/0x1fff,dl_src={mac},nw_src=198.18.1.102,actions=resubmit(,1)"
         ),
+        format!(
+            "priority=200,ip,in_port=1002,vlan_tci=0x0000/0x1fff,dl_src={mac},nw_src=192.0.2.0/24,actions=ct(table=2,zone=1002)"
+        ),
+        format!(
+            "table=1,priority=200,ip,dl_dst={mac},nw_dst=192.0.2.0/24,actions=ct(commit,zone=1002),NORMAL"
+        ),
+        "priority=260,ip,in_port=1002,nw_dst=192.0.2.0/24,actions=drop".to_owned(),
+        "table=1,priority=250,tcp,nw_dst=198.18.1.2,tp_dst=22,actions=NORMAL".to_owned(),
+        "table=1,priority=240,ip,nw_dst=198.18.1.2,actions=ct(table=2,zone=1)".to_owned(),
         "priority=100,in_port=1002,actions=drop".to_owned(),
         "priority=0,actions=drop".to_owned(),
     ] {

@@ -4,6 +4,7 @@ use super::enter::{SandboxHandle, exit_code};
 use super::init::{Payload, failed, own_program};
 use crate::config::Config;
 use crate::names;
+use crate::netdev::deafen;
 use crate::plan::SANDBOX_UPLINK;
 use crate::state::{StateDir, StateError};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -51,6 +52,9 @@ pub enum SandboxError {
     #[error("the starting process went away")]
     Abandoned,
 }
+
+/// Longest wait for the Open vSwitch of the namespace that started the sandbox.
+const OVS_LIMIT: &str = "--timeout=20";
 
 /// Keeps a second toci-host away from the same state; released when dropped or at any death.
 #[derive(Debug)]
@@ -141,8 +145,17 @@ fn start_and_wait(
 /// The kernel takes the veth away with the namespace, but in its own time.
 fn forget(config: &Config, state: &StateDir) {
     SandboxHandle::forget(state);
-    if config.sandbox.outside_address.is_some() {
-        let _ = tool("ip", &["link", "delete", "dev", &outside_device(config)]);
+    unlink(config);
+}
+
+/// Takes away what is left of the veth.
+fn unlink(config: &Config) {
+    let device = outside_device(config);
+    if config.sandbox.outside_bridge.is_some() {
+        let _ = tool("ovs-vsctl", &[OVS_LIMIT, "--if-exists", "del-port", &device]);
+    }
+    if config.sandbox.is_linked() {
+        let _ = tool("ip", &["link", "delete", "dev", &device]);
     }
 }
 
@@ -174,11 +187,13 @@ fn wait(child: &mut Child) -> Result<ExitCode, SandboxError> {
 
 /// Makes the veth between this namespace and the sandbox.
 fn link(config: &Config, pid: i32) -> Result<(), SandboxError> {
-    let Some(address) = config.sandbox.outside_address else { return Ok(()) };
+    if !config.sandbox.is_linked() {
+        return Ok(());
+    }
     let (device, pid) = (outside_device(config), pid.to_string());
     let ip = |arguments: &[&str]| tool("ip", arguments);
-    // One that is left from a sandbox whose namespace is still going away.
-    let _ = ip(&["link", "delete", "dev", &device]);
+    // One that is left from a sandbox whose namespace is still going away, or that was killed.
+    unlink(config);
     ip(&[
         "link",
         "add",
@@ -192,10 +207,16 @@ fn link(config: &Config, pid: i32) -> Result<(), SandboxError> {
         "netns",
         &pid,
     ])?;
-    ip(&["address", "add", &address.to_string(), "dev", &device])?;
-    ip(&["link", "set", "dev", &device, "up"])?;
     // Open vSwitch's userspace datapath takes frames as they are, without checksums still to do.
-    tool("ethtool", &["-K", &device, "tx", "off"])
+    tool("ethtool", &["-K", &device, "tx", "off"])?;
+    if let Some(address) = config.sandbox.outside_address {
+        ip(&["address", "add", &address.to_string(), "dev", &device])?;
+    }
+    if let Some(bridge) = &config.sandbox.outside_bridge {
+        deafen(&device);
+        tool("ovs-vsctl", &[OVS_LIMIT, "add-port", bridge, &device])?;
+    }
+    ip(&["link", "set", "dev", &device, "up"])
 }
 
 fn tool(program: &str, arguments: &[&str]) -> Result<(), SandboxError> {

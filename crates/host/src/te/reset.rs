@@ -101,6 +101,7 @@ fn concerns(step: &Step, te: &TeSpec) -> bool {
         | Step::DeleteDisk { .. }
         | Step::BlankDisk { .. }
         | Step::DropConsoles { .. }
+        | Step::DropConnections { .. }
         | Step::Define { .. }
         | Step::StartDhcp { .. }
         | Step::StopDhcp => false,

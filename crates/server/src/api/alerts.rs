@@ -5,6 +5,7 @@ use super::extract::{Caller, Question};
 use super::pipelines::gate;
 use super::state::{Api, Shared};
 use crate::tasks::run::PauseError;
+use crate::testnet::TestnetHealth;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -49,6 +50,7 @@ pub(super) async fn alerts(api: &Api) -> Result<Alerts, Problem> {
         };
         alerts.providers = unwell.map(alert).collect();
     }
+    alerts.testnet = api.testnet.as_ref().and_then(TestnetHealth::alert);
     Ok(alerts)
 }
 

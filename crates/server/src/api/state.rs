@@ -8,6 +8,7 @@ use crate::relay::Relay;
 use crate::tasks::lease::LeaseBook;
 use crate::tasks::log::LogStore;
 use crate::tasks::node::NodePool;
+use crate::testnet::TestnetHealth;
 use std::sync::Arc;
 use toci_store::Store;
 use tokio::sync::{Notify, watch};
@@ -25,6 +26,8 @@ pub(crate) struct Api {
     pub(crate) logs: LogStore,
     /// None: no labels are configured.
     pub(crate) nodes: Option<NodePool>,
+    /// None: there is no test network to look after.
+    pub(crate) testnet: Option<TestnetHealth>,
     /// Whoever notifies it has the server exit when what runs is over.
     pub(crate) exit: Arc<Notify>,
     /// Becomes true when the server stops; streams end then.

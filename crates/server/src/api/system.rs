@@ -69,6 +69,12 @@ pub(crate) async fn metrics(
         "gauge",
     );
     page.sample("toci_providers_unwell", &[], alerts.providers.len());
+    page.family(
+        "toci_testnet_unwell",
+        "The test network's ports are not as they should be.",
+        "gauge",
+    );
+    page.sample("toci_testnet_unwell", &[], usize::from(alerts.testnet.is_some()));
     if let Some(gate) = &api.gate {
         let status = gate.gate.status().await?;
         let items = status.iter().flat_map(|p| &p.queues).flat_map(|q| q.heads.iter().flatten());

@@ -16,6 +16,7 @@ pub(super) struct TestnetFile {
     region: Option<String>,
     network: String,
     owner: Option<String>,
+    security_groups: Option<Vec<String>>,
     look_every_s: Option<u64>,
 }
 
@@ -36,7 +37,8 @@ pub(super) fn filled_in(file: TestnetFile) -> Result<TestnetConfig, Wrong> {
         return Err(Wrong::at("look_every_s", "it is 0: use at least 1"));
     }
     let (cloud, region, network) = (file.cloud, file.region, file.network);
-    Ok(TestnetConfig { cloud, region, network, owner, period })
+    let security_groups = file.security_groups;
+    Ok(TestnetConfig { cloud, region, network, owner, security_groups, period })
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 //!                                         `run` Run when the run is over
 //! POST /runs/{id}/cancel     -> Run       operator
 //! GET  /run-troubles         -> [RunTrouble]  read-only
-//! GET  /alerts               -> Alerts    read-only; troubles, paused jobs, providers that are not well or paused
+//! GET  /alerts               -> Alerts    read-only; troubles, paused jobs, providers that are not well or paused, the
+//!                                         test network
 //! POST /jobs/{job}/pause     PauseOrder -> JobPause  operator; what runs goes on, nothing begins
 //! POST /jobs/{job}/resume    -> 204       operator
 //! ```
@@ -125,6 +126,20 @@ pub struct Alerts {
     pub paused_jobs: Vec<JobPause>,
     /// Providers that cannot be reached, are paused, or give no nodes for a while.
     pub providers: Vec<ProviderAlert>,
+    /// The test network's ports are not as they should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub testnet: Option<TestnetAlert>,
+}
+
+/// The test network's ports are not as they should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TestnetAlert {
+    /// The network's name.
+    pub network: String,
+    /// Since when something is wrong.
+    pub since_us: i64,
+    /// What is wrong now: the cloud does not do as it should, or something of somebody else's is in the way.
+    pub problems: Vec<String>,
 }
 
 /// A job that is paused.
