@@ -81,17 +81,18 @@ pub(in crate::provider) async fn user_key(
     let key = state.join("key");
     if !key.exists() {
         let here = |e: std::io::Error| ProviderError::new("make a key", &e);
-        let new = state.join("new-key");
+        // The first nodes are made at the same time: each maker has a folder of its own.
+        let new = state.join(format!("new-key-{}", random_hex()?));
         private_folder(&new).map_err(here)?;
         let pair = key_pair(&new).await?;
-        let file = new.join(random_hex()?);
+        let file = new.join("key");
         write_private(&file, &pair.private).map_err(here)?;
         // Of two who make one, the first one's is everybody's.
         match std::fs::hard_link(&file, &key) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(here(e)),
             Ok(()) | Err(_) => {}
         }
-        std::fs::remove_file(&file).map_err(here)?;
+        std::fs::remove_dir_all(&new).map_err(here)?;
     }
     Ok(key)
 }
@@ -117,5 +118,23 @@ pub(in crate::provider) fn random_hex() -> Result<String, ProviderError> {
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(hex(&bytes)),
         Err(_) => Err(ProviderError::said("make a random number", "the kernel gives none")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_several_who_make_the_key_all_get_the_same_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let makers = (0..4).map(|_| async {
+            let key = user_key(None, folder.path()).await.unwrap();
+            public_of(&key).await.unwrap()
+        });
+        let keys = futures_util::future::join_all(makers).await;
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
     }
 }
