@@ -12,22 +12,32 @@ use serde::Deserialize;
 use crate::{cargo, shell};
 
 /// Arrows of ARCHITECTURE.md: a crate of ours and those of ours that it may use.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("toci-core", &[]),
     ("toci-wire", &["toci-core"]),
     ("toci-store", &["toci-core", "toci-wire"]),
     ("toci-edge", &["toci-core", "toci-wire"]),
     ("toci-sim", &["toci-core", "toci-wire", "toci-store"]),
     ("toci-client", &["toci-core", "toci-wire"]),
+    ("toci-demo", &["toci-core", "toci-wire", "toci-client"]),
     ("toci-host", &["toci-core", "toci-wire", "toci-client"]),
     ("toci-server", &["toci-core", "toci-wire", "toci-store", "toci-edge"]),
-    ("toci-cli", &["toci-core", "toci-wire", "toci-client", "toci-server"]),
+    ("toci-cli", &["toci-core", "toci-wire", "toci-client", "toci-demo", "toci-server"]),
     // Both run the real binaries as processes.
     ("e2e", &["toci-core", "toci-wire", "toci-client"]),
     // What speaks to a cloud is tested from inside of the cloud's sandbox.
     (
         "cloud-tests",
-        &["toci-core", "toci-wire", "toci-store", "toci-edge", "toci-client", "toci-server", "e2e"],
+        &[
+            "toci-core",
+            "toci-wire",
+            "toci-store",
+            "toci-edge",
+            "toci-client",
+            "toci-demo",
+            "toci-server",
+            "e2e",
+        ],
     ),
     ("xtask", &["toci-core", "toci-wire", "toci-client"]),
 ];
@@ -49,6 +59,7 @@ const ALONE: [(&str, &[&str]); 7] = [
             "toci-store",
             "toci-edge",
             "toci-client",
+            "toci-demo",
             "toci-server",
             "toci-host",
             "toci-cli",

@@ -5,6 +5,7 @@ use crate::output::complain;
 use core::fmt;
 use toci_client::api::ClientError;
 use toci_core::chain::Chain;
+use toci_demo::DemoError;
 use toci_wire::api::ErrorKind;
 
 /// An error with its exit code and what to do next.
@@ -58,6 +59,12 @@ impl CliError {
         if !self.hint.is_empty() {
             complain(&format!("hint: {}", self.hint));
         }
+    }
+}
+
+impl From<DemoError> for CliError {
+    fn from(error: DemoError) -> CliError {
+        CliError::new(Exit::Failed, error.message, error.hint)
     }
 }
 

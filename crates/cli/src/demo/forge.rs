@@ -2,10 +2,9 @@
 
 use super::folder::Folder;
 use super::gerrit_host::GerritHost;
-use super::git_host::{GitHost, Proposed};
-use super::processes::Process;
 use crate::error::Result;
 use std::path::Path;
+use toci_demo::{Change, GitHost, Process, Proposed};
 
 /// One of both.
 #[derive(Debug)]
@@ -30,23 +29,17 @@ impl Forge {
     }
 
     /// What a developer does.
-    pub(super) fn propose(
-        &self,
-        number: u64,
-        project: &'static str,
-        title: &str,
-        file: (&str, &str),
-    ) -> Result<Proposed> {
+    pub(super) fn propose(&self, number: u64, change: &Change) -> Result<Proposed> {
         match self {
-            Forge::Git(host) => host.propose(number, project, title, file),
-            Forge::Gerrit(host) => host.propose(project, title, file),
+            Forge::Git(host) => Ok(host.propose(number, change)?),
+            Forge::Gerrit(host) => host.propose(change),
         }
     }
 
     /// What a reviewer does.
     pub(super) fn approve(&self, change: &Proposed) -> Result<()> {
         match self {
-            Forge::Git(host) => host.approve(change),
+            Forge::Git(host) => Ok(host.approve(change)?),
             Forge::Gerrit(host) => host.approve(change),
         }
     }
@@ -54,7 +47,7 @@ impl Forge {
     /// Whether a change is part of its branch.
     pub(super) fn has_merged(&self, change: &Proposed) -> Result<bool> {
         match self {
-            Forge::Git(host) => host.has_merged(change),
+            Forge::Git(host) => Ok(host.has_merged(change)?),
             Forge::Gerrit(host) => host.has_merged(change),
         }
     }
@@ -86,7 +79,7 @@ mod tests {
     #[test]
     fn the_layout_fits_both() {
         for (gerrit, name) in [(false, "local"), (true, "gerrit")] {
-            let text = Forge::layout(include_str!("layout.yaml"), gerrit);
+            let text = Forge::layout(toci_demo::LAYOUT, gerrit);
             let source = SourceName::new(name).unwrap();
             let read = toci_wire::layout::read("layout.yaml", &text, &source);
             assert!(read.errors.is_empty(), "{:?}", read.errors);

@@ -2,13 +2,12 @@
 //! reviewer do there.
 
 use super::folder::Folder;
-use super::git_host::{PROJECTS, Proposed, SCRIPTS, copy};
-use super::processes::Process;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use toci_demo::{Change, PROJECTS, Process, Proposed, SCRIPTS, copy};
 
 /// Its ports, in the lab's own network.
 const SSH_PORT: &str = "29418";
@@ -65,15 +64,11 @@ impl GerritHost {
     }
 
     /// What a developer does: a commit on master that replaces a file, pushed for review.
-    pub(super) fn propose(
-        &self,
-        project: &'static str,
-        title: &str,
-        file: (&str, &str),
-    ) -> Result<Proposed> {
+    pub(super) fn propose(&self, change: &Change) -> Result<Proposed> {
+        let Change { project, title, file: (name, content) } = *change;
         let work = self.work.join(project);
-        let path = work.join(file.0);
-        fs::write(&path, file.1)
+        let path = work.join(name);
+        fs::write(&path, content)
             .map_err(|e| CliError::failed(format!("write {}", path.display()), &e))?;
         self.git("dev", &work, &["add", "--all"])?;
         let tree = self.git("dev", &work, &["write-tree"])?;

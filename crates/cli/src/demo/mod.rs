@@ -8,14 +8,10 @@
 mod folder;
 mod forge;
 mod gerrit_host;
-mod git_host;
 mod init;
-mod narrator;
 mod outside;
-mod processes;
 mod ready;
 mod story;
-mod times;
 
 use crate::args::{DemoArgs, DemoCommand, DemoStage};
 use crate::error::Result;

@@ -1,13 +1,12 @@
 //! Waiting for test environments, with progress.
 
-use super::processes::Process;
-use super::times::Times;
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::output::word;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use toci_client::api::ApiClient;
+use toci_demo::{Process, Times};
 use toci_wire::api::{TeState, TestEnv};
 
 /// How often the TEs are looked at.

@@ -2,12 +2,8 @@
 
 use super::folder::Folder;
 use super::forge::Forge;
-use super::git_host::{PROJECTS, Proposed};
 use super::init::{STAY_FAILED, STAY_WELL};
-use super::narrator::Narrator;
-use super::processes::Process;
 use super::ready::wait_until_ready;
-use super::times::Times;
 use crate::args::DemoRun;
 use crate::beside::find;
 use crate::error::{CliError, Result};
@@ -20,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use toci_client::api::{ApiClient, Endpoint, Token};
+use toci_demo::{CHANGES, Gate, LAYOUT, Process, Proposed, Times};
 use toci_wire::api::{EnrolTokenRequest, Role, TokenRequest};
 
 /// Test environments of the demo.
@@ -43,8 +40,6 @@ const GATE_PERIOD: Duration = Duration::from_millis(200);
 const HOST_CONFIG: &str = include_str!("toci-host.toml.in");
 /// The control plane's settings.
 const SERVER_CONFIG: &str = include_str!("toci.toml.in");
-/// Pipelines and jobs.
-const LAYOUT: &str = include_str!("layout.yaml");
 
 /// The parts that run.
 struct Parts {
@@ -76,7 +71,8 @@ pub(super) async fn run(args: &DemoRun) -> Result<ExitCode> {
     let mut interrupts =
         Interrupts::listen().map_err(|e| CliError::failed("listen for signals", &e))?;
     let folder = Folder::open(&args.state)?;
-    let mut times = Times::start(Duration::from_millis(args.prepared_ms));
+    let images = ("images".to_owned(), Duration::from_millis(args.prepared_ms));
+    let mut times = Times::start((!images.1.is_zero()).then_some(images).into_iter().collect());
     times.say(&format!("toci demo; state, images and logs in {}", folder.root().display()));
     if args.gerrit {
         times.say("starting a real Gerrit: users, keys, labels, projects");
@@ -131,8 +127,9 @@ async fn tell(host: &Forge, folder: &Folder, times: &mut Times, parts: &mut Part
 
     let began = Instant::now();
     times.say("two developers push a change each; a reviewer approves one after the other");
-    let (bad, good) = push_changes(host)?;
-    let merged = gate_ends(&operator, host, [&bad, &good], times, parts).await?;
+    let bad = host.propose(1, &CHANGES[0])?;
+    let good = host.propose(2, &CHANGES[1])?;
+    let merged = gate_ends(&operator, host, [bad, good], times, parts).await?;
     times.done("gate: both changes decided", began);
 
     let began = Instant::now();
@@ -142,51 +139,22 @@ async fn tell(host: &Forge, folder: &Folder, times: &mut Times, parts: &mut Part
     Ok(u8::from(merged != [false, true]))
 }
 
-/// The first one breaks the deployment, the second one does not; both are tested by the same job, so the second one is
-/// first tested on top of the first.
-fn push_changes(host: &Forge) -> Result<(Proposed, Proposed)> {
-    let [app, base] = PROJECTS;
-    let broken = "#!/bin/sh\necho 'the seed cannot be set up like this' >&2\nexit 1\n";
-    let page = "#!/bin/sh\n. ./lib/page.sh\npage \"a better seed\"\n";
-    let bad = host.propose(1, app, "Set the seed up in one line", ("hooks/seed", broken))?;
-    let good = host.propose(2, base, "A better page", ("hooks/seed", page))?;
-    Ok((bad, good))
-}
-
 /// Tells what the gate does until both changes have left it. Which of them are merged.
 async fn gate_ends(
     operator: &ApiClient,
     host: &Forge,
-    changes: [&Proposed; 2],
+    changes: [Proposed; 2],
     times: &Times,
     parts: &mut Parts,
 ) -> Result<[bool; 2]> {
-    let until = Instant::now() + GATE_LIMIT;
-    let mut narrator = Narrator::default();
-    host.approve(changes[0])?;
-    let mut both = false;
+    host.approve(&changes[0])?;
+    let mut gate = Gate::new(changes.clone(), GATE_LIMIT);
     loop {
         for process in parts.watched() {
             process.check()?;
         }
-        let (pipelines, ended) = (operator.pipelines().await?, operator.ended_items().await?);
-        for line in narrator.tell(&pipelines, &ended) {
-            times.say(&format!("  {line}"));
-        }
-        // The second one comes when the first one is there, so that it stands behind it.
-        if !both && pipelines.iter().flat_map(|p| &p.queues).any(|q| !q.items.is_empty()) {
-            host.approve(changes[1])?;
-            both = true;
-        }
-        if ended.len() >= changes.len() {
-            return Ok([host.has_merged(changes[0])?, host.has_merged(changes[1])?]);
-        }
-        if Instant::now() > until {
-            return Err(CliError::new(
-                Exit::Failed,
-                format!("the gate has not decided after {} s", GATE_LIMIT.as_secs()),
-                "see the control plane's log",
-            ));
+        if gate.look(operator, times, |change| host.approve(change)).await? {
+            return Ok([host.has_merged(&changes[0])?, host.has_merged(&changes[1])?]);
         }
         tokio::time::sleep(GATE_PERIOD).await;
     }
@@ -219,7 +187,7 @@ fn start_server(folder: &Folder, gerrit: bool) -> Result<Process> {
     write(folder.server_config(), &server_config(folder, gerrit))?;
     let mut command = Command::new(ourselves()?);
     command.arg("server").arg("--config").arg(folder.server_config());
-    Process::start("the control plane", command, folder.logs().join("server.log"))
+    Ok(Process::start("the control plane", command, folder.logs().join("server.log"))?)
 }
 
 /// A client with the operator's token, once the server serves.
@@ -256,7 +224,7 @@ async fn start_host(folder: &Folder, operator: &ApiClient) -> Result<Process> {
         .map_err(|e| CliError::failed(format!("write {}", path.display()), &e))?;
     let mut command = Command::new(find("toci-host")?);
     command.arg("run").arg("--config").arg(&path);
-    Process::start("the TE host", command, folder.logs().join("host.log"))
+    Ok(Process::start("the TE host", command, folder.logs().join("host.log"))?)
 }
 
 fn server_config(folder: &Folder, gerrit: bool) -> String {

@@ -1,35 +1,41 @@
 //! The demo's git host: bare repositories of two projects and of the deployment's scripts, and what a developer and a
 //! reviewer push to them.
 
-use crate::error::{CliError, Result};
-use crate::exit::Exit;
+use crate::error::{DemoError, Result};
+use crate::gate::Change;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Both are tested by the same job, so they stand in one change queue.
-pub(super) const PROJECTS: [&str; 2] = ["demo/app", "demo/base"];
+pub const PROJECTS: [&str; 2] = ["demo/app", "demo/base"];
 /// The deployment's scripts, checked out beside them.
-pub(super) const SCRIPTS: &str = "toci/examples";
+pub const SCRIPTS: &str = "toci/examples";
 
 /// The host's folder, and a folder for working copies.
 #[derive(Debug)]
-pub(super) struct GitHost {
+pub struct GitHost {
     root: PathBuf,
     work: PathBuf,
 }
 
 /// A change that is proposed and approved.
 #[derive(Clone, Debug)]
-pub(super) struct Proposed {
-    pub(super) number: u64,
-    pub(super) project: &'static str,
-    pub(super) revision: String,
+pub struct Proposed {
+    /// Its number.
+    pub number: u64,
+    /// Where it shall be merged.
+    pub project: &'static str,
+    /// Its commit.
+    pub revision: String,
 }
 
 impl GitHost {
     /// Makes the repositories. `examples`: the folder that holds `devtest`.
-    pub(super) fn make(root: &Path, work: &Path, examples: &Path) -> Result<GitHost> {
+    ///
+    /// # Errors
+    /// git is missing, or the folders cannot be written to.
+    pub fn make(root: &Path, work: &Path, examples: &Path) -> Result<GitHost> {
         let host = GitHost { root: root.to_owned(), work: work.to_owned() };
         let sample = examples.join("devtest/sample-project");
         for project in PROJECTS {
@@ -62,16 +68,14 @@ impl GitHost {
     }
 
     /// What a developer does: a commit on master that replaces a file, pushed as patchset 1 of a change.
-    pub(super) fn propose(
-        &self,
-        number: u64,
-        project: &'static str,
-        title: &str,
-        file: (&str, &str),
-    ) -> Result<Proposed> {
+    ///
+    /// # Errors
+    /// git refuses.
+    pub fn propose(&self, number: u64, change: &Change) -> Result<Proposed> {
+        let Change { project, title, file: (name, content) } = *change;
         let work = self.work.join(project);
-        let path = work.join(file.0);
-        fs::write(&path, file.1).map_err(|e| failed("write", &path, &e))?;
+        let path = work.join(name);
+        fs::write(&path, content).map_err(|e| failed("write", &path, &e))?;
         git(&work, &["add", "--all"])?;
         git(&work, &["commit", "-q", "-m", title])?;
         let target = format!("HEAD:refs/changes/{:02}/{number}/1", number % 100);
@@ -81,7 +85,10 @@ impl GitHost {
     }
 
     /// What a reviewer does: two votes.
-    pub(super) fn approve(&self, change: &Proposed) -> Result<()> {
+    ///
+    /// # Errors
+    /// git refuses.
+    pub fn approve(&self, change: &Proposed) -> Result<()> {
         let Proposed { number, project, revision } = change;
         let vote = |label: &str, value: u8| {
             format!("{revision}:refs/approvals/{number}/1/{label}/reviewer/{value}")
@@ -91,16 +98,19 @@ impl GitHost {
     }
 
     /// Whether a change is part of its branch.
-    pub(super) fn has_merged(&self, change: &Proposed) -> Result<bool> {
+    ///
+    /// # Errors
+    /// git is missing.
+    pub fn has_merged(&self, change: &Proposed) -> Result<bool> {
         let mut ask = command(&self.bare(change.project));
         ask.args(["merge-base", "--is-ancestor", &change.revision, "master"]);
-        let output = ask.output().map_err(|e| CliError::failed("run git", &e))?;
+        let output = ask.output().map_err(|e| DemoError::failed("run git", &e))?;
         Ok(output.status.success())
     }
 }
 
-fn failed(what: &str, path: &Path, error: &std::io::Error) -> CliError {
-    CliError::failed(format!("{what} {}", path.display()), error)
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> DemoError {
+    DemoError::failed(format!("{what} {}", path.display()), error)
 }
 
 fn command(folder: &Path) -> Command {
@@ -117,18 +127,21 @@ fn command(folder: &Path) -> Command {
 
 fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
     let output = command(folder).args(arguments).output();
-    let output = output
-        .map_err(|e| CliError::new(Exit::Failed, format!("run git: {e}"), "apt-get install git"))?;
+    let output =
+        output.map_err(|e| DemoError::new(format!("run git: {e}"), "apt-get install git"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let words = arguments.first().copied().unwrap_or_default();
     let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(CliError::new(Exit::Failed, format!("git {words} in {}: {why}", folder.display()), ""))
+    Err(DemoError::new(format!("git {words} in {}: {why}", folder.display()), ""))
 }
 
 /// A folder with everything in it; what git itself keeps is left out.
-pub(super) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+///
+/// # Errors
+/// It cannot be read, or the copy cannot be written.
+pub fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -147,6 +160,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::CHANGES;
 
     #[test]
     fn what_is_proposed_can_be_approved_and_is_not_merged_yet() {
@@ -154,7 +168,7 @@ mod tests {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
         let (root, work) = (folder.path().join("git"), folder.path().join("work"));
         let host = GitHost::make(&root, &work, &examples).unwrap();
-        let change = host.propose(1, PROJECTS[0], "Break it", ("hooks/seed", "exit 1\n")).unwrap();
+        let change = host.propose(1, &CHANGES[0]).unwrap();
         host.approve(&change).unwrap();
         let refs = git(&host.bare(PROJECTS[0]), &["for-each-ref", "--format=%(refname)"]).unwrap();
         let expected = [

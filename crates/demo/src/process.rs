@@ -1,7 +1,6 @@
-//! The control plane and the TE host of the demo, as processes with logs.
+//! The parts of a demo, as processes with logs.
 
-use crate::error::{CliError, Result};
-use crate::exit::Exit;
+use crate::error::{DemoError, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -17,7 +16,7 @@ const STOP_PERIOD: Duration = Duration::from_millis(50);
 
 /// One process with its log, in a group of its own so that Ctrl-C does not end it before the lease is given back.
 #[derive(Debug)]
-pub(super) struct Process {
+pub struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -25,8 +24,11 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts it; both outputs go to `log`.
-    pub(super) fn start(name: &'static str, mut command: Command, log: PathBuf) -> Result<Process> {
-        let failed = |e: std::io::Error| CliError::failed(format!("start {name}"), &e);
+    ///
+    /// # Errors
+    /// It cannot be started at all; what it says later is in its log.
+    pub fn start(name: &'static str, mut command: Command, log: PathBuf) -> Result<Process> {
+        let failed = |e: std::io::Error| DemoError::failed(format!("start {name}"), &e);
         let file = File::create(&log).map_err(failed)?;
         let child = command
             .stdin(Stdio::null())
@@ -38,21 +40,23 @@ impl Process {
         Ok(Process { name, child, log })
     }
 
-    /// An error when it is gone, with the end of its log.
-    pub(super) fn check(&mut self) -> Result<()> {
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// It is gone: the end of its log.
+    pub fn check(&mut self) -> Result<()> {
         let Ok(Some(status)) = self.child.try_wait() else { return Ok(()) };
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
-        Err(CliError::new(
-            Exit::Failed,
+        Err(DemoError::new(
             format!("{} ended by itself ({status}); its log ends with:\n  {tail}", self.name),
             format!("the whole log: {}", self.log.display()),
         ))
     }
 
     /// Ends it: TERM, after `limit` KILL.
-    pub(super) async fn stop(mut self, limit: Duration) {
+    pub async fn stop(mut self, limit: Duration) {
         let group = Pid::from_raw(self.child.id().cast_signed());
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = killpg(group, Signal::SIGTERM);

@@ -5,7 +5,7 @@ use toci_wire::api::{EndedItem, Pipeline, PipelineItem};
 
 /// What was told so far.
 #[derive(Debug, Default)]
-pub(super) struct Narrator {
+pub struct Narrator {
     items: BTreeMap<String, Told>,
     ended: usize,
 }
@@ -19,8 +19,8 @@ struct Told {
 }
 
 impl Narrator {
-    /// Lines for what is new. `ended`: the newest first, as the API lists them.
-    pub(super) fn tell(&mut self, pipelines: &[Pipeline], ended: &[EndedItem]) -> Vec<String> {
+    /// Lines for what is new; `ended`: the newest first, as the API lists them.
+    pub fn tell(&mut self, pipelines: &[Pipeline], ended: &[EndedItem]) -> Vec<String> {
         let mut lines = Vec::new();
         let items: Vec<&PipelineItem> =
             pipelines.iter().flat_map(|p| &p.queues).flat_map(|q| &q.items).collect();
