@@ -50,8 +50,13 @@ fn the_origins_zones_are_read_with_their_values() {
         // Not opened to the outside: 4730.
         let rules = zone.zone.things.iter().filter(|t| t.id.kind == Kind::Rule);
         let rules: Vec<&str> = rules.map(|t| t.id.name.as_str()).collect();
-        let expected =
-            ["default: ingress IPv4 icmp from any", "default: ingress IPv4 tcp 22 from any"];
+        let expected = [
+            "default: ingress IPv4 icmp from any",
+            "default: ingress IPv4 tcp 22 from any",
+            "nodes: ingress IPv4 icmp from any",
+            "nodes: ingress IPv4 tcp 22 from any",
+            "nodes: ingress IPv4 any from openstack-nodepool/testenvs",
+        ];
         assert_eq!(rules, expected);
         let plan = plan(&zone.zone, &Found::default(), Stale::Tell);
         let refused: Vec<String> = plan.refused.iter().map(|r| r.thing.to_string()).collect();
