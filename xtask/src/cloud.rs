@@ -85,7 +85,7 @@ pub(crate) fn test(options: &TestOptions) -> Result<()> {
         Ok(())
     });
     parts.print();
-    println!("{} passed, {} failed", count.passed, count.failed);
+    println!("{count}");
     tested?;
     if count.failed > 0 {
         bail!(

@@ -4,6 +4,7 @@
 //! because installing those packages is its own first job.
 
 mod bench;
+mod binaries;
 mod cargo;
 mod check;
 mod cloud;

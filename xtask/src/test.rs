@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that a change can break, with a time for each part.
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::cargo::cargo;
-use crate::{check, install, shell, sim};
+use crate::{binaries, check, install, shell, sim};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -29,16 +30,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     parts.time("build", crate::cargo::build_workspace)?;
     let mut count = Count::default();
     let tested = parts.time("tests", || {
-        count = run_and_count(cargo().args([
-            "test",
-            "--workspace",
-            // They need a cloud: `cargo xtask test-cloud`.
-            "--exclude",
-            "cloud-tests",
-            "--locked",
-            "--no-fail-fast",
-            "--quiet",
-        ]))?;
+        // They need a cloud: `cargo xtask test-cloud`.
+        count = binaries::run(&["cloud-tests"])?;
+        let doc = ["test", "--doc", "--workspace", "--locked", "--no-fail-fast", "--quiet"];
+        count.merge(&run_and_count(cargo().args(doc))?);
         Ok(())
     });
     let scripts = parts.time("example scripts", || {
@@ -54,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Err(_) => count.failed += 1,
     }
     parts.print();
-    println!("{} passed, {} failed", count.passed, count.failed);
+    println!("{count}");
     tested?;
     scripts?;
     simulated?;
@@ -107,15 +102,22 @@ pub(crate) struct Count {
     pub(crate) failed: u64,
 }
 
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
 impl Count {
-    fn merge(&mut self, other: &Count) {
+    /// Adds what another one has counted.
+    pub(crate) fn merge(&mut self, other: &Count) {
         self.passed += other.passed;
         self.failed += other.failed;
     }
 
     /// Adds a line like `test result: ok. 5 passed; 0 failed; …` of cargo, or `ok - …` and `FAILED - …` of a
     /// script; other lines count nothing.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         self.passed += u64::from(line.starts_with("ok - "));
         self.failed += u64::from(line.starts_with("FAILED - "));
         let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
