@@ -143,6 +143,9 @@ fn id(thing: &Value) -> String {
 #[test]
 fn a_zone_is_made_from_nothing_and_then_there_is_nothing_to_do() -> Result<()> {
     let before = Footprint::now()?;
+    let admin = Api::admin()?;
+    let groups = || -> Result<Value> { admin.get("network", "/security-groups?fields=id") };
+    let groups_before = groups()?;
     {
         let zone = Zone::new(&format!("{ZONE}{SERVER}"))?;
         let plan = zone.toci(&["plan"], DIFFERS)?;
@@ -170,11 +173,12 @@ fn a_zone_is_made_from_nothing_and_then_there_is_nothing_to_do() -> Result<()> {
         ensure!(pruned.contains("- server zone-test/zone-broker"), "{pruned}");
         zone.is_as_wished()?;
     }
-    let admin = Api::admin()?;
     ensure!(
         named(&admin, "identity", "/projects", "projects", "zone-test").is_err(),
         "left behind"
     );
+    // Neutron's group `default` of the project too, of which Neutron never hears that it is gone.
+    ensure!(groups()? == groups_before, "a security group is left behind");
     before.is_restored(LIMIT)
 }
 
@@ -197,6 +201,11 @@ fn what_somebody_changed_by_hand_is_put_right() -> Result<()> {
     admin.delete("network", &format!("/security-group-rules/{}", id(ssh)))?;
     let flavor = id(&named(&admin, "compute", "/flavors", "flavors", "zone-flavor")?);
     admin.delete("compute", &format!("/flavors/{flavor}/os-extra_specs/toci:x"))?;
+    let group = id(&named(&admin, "network", "/security-groups", "security_groups", "zone-web")?);
+    let hole = json!({"security_group_rule": {
+        "security_group_id": group, "direction": "ingress", "ethertype": "IPv4", "protocol": "udp",
+    }});
+    let hole = admin.post("network", "/security-group-rules", &hole)?;
 
     let plan = zone.toci(&["plan"], DIFFERS)?;
     for expected in [
@@ -204,11 +213,14 @@ fn what_somebody_changed_by_hand_is_put_right() -> Result<()> {
         "~ subnet zone-test/zone-net\n      dns_nameservers: [192.0.2.99] -> [192.0.2.53, 192.0.2.54]\n",
         "+ rule zone-test/default: ingress IPv4 tcp 22 from any\n",
         "~ flavor zone-flavor\n      extra_specs.toci:x: none -> y\n",
-        "\n1 to make, 3 to change",
+        "! rule zone-test/zone-web: ingress IPv4 udp from any: somebody else has put it into our group",
+        "\n1 to make, 3 to change, 1 left as they are",
     ] {
         ensure!(plan.contains(expected), "{expected}\nis not in\n{plan}");
     }
-    zone.toci(&["apply"], OK)?;
+    zone.toci(&["apply"], REFUSED)?;
+    let hole = id(&hole["security_group_rule"]);
+    admin.delete("network", &format!("/security-group-rules/{hole}"))?;
     zone.is_as_wished()
 }
 

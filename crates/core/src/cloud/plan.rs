@@ -1,9 +1,9 @@
 //! The steps from what is found to what is wished.
 
 use super::found::{Found, FoundThing, Owner};
-use super::prune;
 use super::schema::{Change, change, is_marked};
 use super::thing::{ANYWHERE, Kind, Mark, Thing, ThingId, Value, Zone};
+use super::{prune, rule};
 use core::fmt;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +111,13 @@ pub fn plan(zone: &Zone, found: &Found, stale: Stale) -> Plan {
         planner.look_at(thing);
     }
     let mut plan = Plan { steps: planner.steps, refused: planner.refused, stale: Vec::new() };
+    plan.refused.extend(rule::foreign(zone, found).into_iter().map(|rule| Refusal {
+        thing: rule.id.clone(),
+        why: format!(
+            "somebody else has put it into our group ({}): take it into the zone, or delete it",
+            rule.key
+        ),
+    }));
     let unwished = prune::unwished(zone, found);
     match stale {
         Stale::Tell => plan.stale = unwished.into_iter().cloned().collect(),

@@ -1,7 +1,8 @@
 //! A rule of a security group has no name: what it says is its name.
 
-use super::thing::Value;
-use std::collections::BTreeMap;
+use super::found::{Found, FoundThing, Owner};
+use super::thing::{Kind, ThingId, Value, Zone};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a rule is called, from its fields: `GROUP: ingress IPv4 tcp 22 from any`.
 #[must_use]
@@ -27,6 +28,31 @@ pub fn rule_name(group: &str, fields: &BTreeMap<String, Value>) -> String {
     let word = if direction == "egress" { "to" } else { "from" };
     let (version, protocol) = (text("ethertype", "IPv4"), text("protocol", "any"));
     format!("{group}: {direction} {version} {protocol}{ports} {word} {peer}")
+}
+
+/// Rules that somebody else has put into groups of ours: they open what the zone does not, and are not ours to delete.
+pub(super) fn foreign<'f>(zone: &Zone, found: &'f Found) -> Vec<&'f FoundThing> {
+    let ours = Owner::Marked(zone.mark.clone());
+    let wished: BTreeSet<&ThingId> = zone.things.iter().map(|thing| &thing.id).collect();
+    let is_our_group = |group: &ThingId| {
+        wished.contains(group) && found.all(group).any(|thing| thing.owner == ours)
+    };
+    let strange = |rule: &&FoundThing| {
+        rule.id.kind == Kind::Rule
+            && rule.owner != ours
+            && !wished.contains(&rule.id)
+            && !is_born_with_its_group(rule)
+            && matches!(rule.field("security_group_id"), Value::Ref(group) if is_our_group(group))
+    };
+    found.things.iter().filter(strange).collect()
+}
+
+/// Neutron lets everything out of a new group.
+fn is_born_with_its_group(rule: &FoundThing) -> bool {
+    let all =
+        ["protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group_id"];
+    *rule.field("direction") == Value::text("egress")
+        && all.iter().all(|field| *rule.field(field) == Value::None)
 }
 
 #[cfg(test)]

@@ -184,6 +184,33 @@ fn what_is_no_longer_wished_goes_only_when_asked_and_when_nothing_uses_it() {
 }
 
 #[test]
+fn a_rule_that_somebody_put_into_our_group_is_told_and_stays() {
+    let group = Thing::new(id(Kind::Group, "ci"));
+    let rule = |name: &str, direction: &str, protocol: Value| {
+        Thing::new(id(Kind::Rule, name))
+            .with("security_group_id", reference(Kind::Group, "ci"))
+            .with("direction", Value::text(direction))
+            .with("protocol", protocol)
+    };
+    let wish = zone(vec![project(), group.clone()]);
+    let found = |group_of: &str| {
+        vec![
+            there(&project(), OURS),
+            there(&group, group_of),
+            there(&rule("ci: egress IPv4 any to any", "egress", Value::None), ""),
+            there(&rule("ci: ingress IPv4 tcp from any", "ingress", Value::text("tcp")), ""),
+        ]
+    };
+    let told = shown(&wish, found(OURS), Stale::Delete);
+    let expected =
+        "! rule ci/ci: ingress IPv4 tcp from any: somebody else has put it into our group";
+    assert!(told.starts_with(expected) && told.lines().count() == 1, "{told}");
+    // A group that is not ours may have what it likes.
+    let adopted = zone(vec![project(), Thing { adopt: true, ..group.clone() }]);
+    assert_eq!(shown(&adopted, found(""), Stale::Delete), "");
+}
+
+#[test]
 fn a_project_stays_while_something_is_in_it() {
     let group = Thing::new(id(Kind::Group, "default"));
     let empty = vec![there(&project(), OURS), there(&group, "")];

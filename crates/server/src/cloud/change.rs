@@ -82,6 +82,10 @@ impl Executor<'_> {
             Kind::Assignment => self.unassign(id).await?,
             Kind::Interface => self.unplug(id).await?,
             Kind::Quota => {}
+            Kind::Project => {
+                self.delete_default_group(key).await?;
+                self.api.delete(Service::Identity, &format!("projects/{key}")).await?;
+            }
             kind => {
                 if let Some((service, path, _)) = place(kind) {
                     self.api.delete(service, &format!("{path}/{key}")).await?;
@@ -90,6 +94,16 @@ impl Executor<'_> {
         }
         if id.kind == Kind::Server {
             self.wait_until_gone(id, key).await?;
+        }
+        Ok(())
+    }
+
+    /// Neutron makes a group `default` for whatever project it hears of, and never learns that one has gone.
+    async fn delete_default_group(&self, project: &str) -> Result<(), ApiError> {
+        let path = format!("security-groups?project_id={project}&name=default");
+        for group in self.api.list(Service::Network, &path, "security_groups").await? {
+            let id = group["id"].as_str().unwrap_or_default();
+            self.api.delete(Service::Network, &format!("security-groups/{id}")).await?;
         }
         Ok(())
     }
