@@ -97,7 +97,8 @@ pub(crate) fn test(options: &TestOptions) -> Result<()> {
     Ok(())
 }
 
-fn packages() -> Result<()> {
+/// Installs what is missing for a cloud.
+pub(crate) fn packages() -> Result<()> {
     install::packages(install::PACKAGES)?;
     install::packages(install::CLOUD_PACKAGES)
 }
@@ -140,7 +141,8 @@ fn tests() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn stack() -> PathBuf {
+/// The scripts that start a cloud.
+pub(crate) fn stack() -> PathBuf {
     shell::root().join("tests/cloud/stack")
 }
 

@@ -9,6 +9,7 @@ mod cargo;
 mod check;
 mod cloud;
 mod demo;
+mod demo_cloud;
 mod deny;
 mod fuzz;
 mod generate;
@@ -53,6 +54,8 @@ enum Command {
     TestCloud(cloud::TestOptions),
     /// The main job on this machine: two changes go through a gate that deploys them in TEs of one host.
     Demo(demo::Options),
+    /// The main job on a real OpenStack: nodes are its servers, TE hosts are beside it on its test network.
+    DemoCloud(demo_cloud::Options),
     /// Run seeds of the simulation.
     Sim(sim::Options),
     /// Run benchmarks; results go to target/bench/*.json.
@@ -90,6 +93,7 @@ fn run(command: Command) -> Result<()> {
         Command::Cloud(options) => cloud::run(&options),
         Command::TestCloud(options) => cloud::test(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::DemoCloud(options) => demo_cloud::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),

@@ -125,7 +125,7 @@ pub fn progress(line: &str) -> Option<&str> {
     let (_, said) = line.split_once(" | ")?;
     let told = said.starts_with('[').then_some(said)?;
     // Signs of life, and what is only of interest when somebody reads the whole.
-    let noise = ["waiting for the seed's callback", " s left", "logs of ", "KERNEL", "under test:"];
+    let noise = [" s left", "logs of ", " MiB  /", "under test:", "copyseed: "];
     (!noise.iter().any(|word| told.contains(word))).then(|| told.trim_end())
 }
 
@@ -185,7 +185,12 @@ mod tests {
         let told = progress(&said).unwrap();
         assert_eq!(seed_address(told), Some("198.18.1.21"));
         assert_eq!(seed_address("[   12.3 s] == seed"), None);
-        for other in ["toci: begins", "[  9.0 s] waiting for the seed's callback, 470 s left"] {
+        for other in [
+            "toci: begins",
+            "[  9.0 s] waiting for the seed's callback, 470 s left",
+            "[  9.0 s] gateway: copyseed: 2 MiB, 1.1 MB/s",
+            "[  9.0 s] base       1.1 MiB  /home/toci/workspace/cache/base.img",
+        ] {
             assert_eq!(progress(&line(other)), None, "{other}");
         }
     }

@@ -4,14 +4,19 @@
 
 NODE_PROGRAMS='dropbear dropbearkey dropbearconvert bash tar setsid git find head'
 
-# node_program_files: the programs, and the libraries that they need.
-node_program_files() {
+# program_files NAME...: the programs, and the libraries that they need.
+program_files() {
     local program
-    # shellcheck disable=SC2086
-    for program in $(PATH=$PATH:/usr/sbin:/usr/lib/dropbear command -v $NODE_PROGRAMS); do
+    for program in $(PATH=$PATH:/usr/sbin:/usr/lib/dropbear command -v "$@"); do
         readlink -f "$program"
-        ldd "$program" | grep -oE '/[^ ]+'
-    done | sort -u
+        ldd "$program" 2>/dev/null | grep -oE '/[^ ]+' || true
+    done | LC_ALL=C sort -u
+}
+
+# node_program_files: those of every node.
+node_program_files() {
+    # shellcheck disable=SC2086
+    program_files $NODE_PROGRAMS
 }
 
 # build_node_guest KERNEL OWN OUT: the initramfs that is all of the system; OWN has its init and udhcpc.sh.
@@ -39,21 +44,28 @@ build_node_guest() {
     rm -rf "$root"
 }
 
-# build_node_image ROLE KERNEL GUEST OUT: a disk that boots it, as qcow2.
+# build_node_image ROLE KERNEL SEGMENT... OUT: a disk that boots them, as qcow2.
 build_node_image() {
-    local raw
+    local role=$1 kernel=$2 raw parts=()
+    shift 2
+    while [ $# -gt 1 ]; do
+        parts+=("guest${#parts[@]}.img=$1")
+        shift
+    done
     raw=$(mktemp)
-    build_disk "$1" "$raw" vmlinuz="$2" guest.img="$3"
-    qemu-img convert -q -f raw -O qcow2 "$raw" "$4"
+    build_disk "$role" "$raw" vmlinuz="$kernel" "${parts[@]}"
+    qemu-img convert -q -f raw -O qcow2 "$raw" "$1"
     rm -f "$raw"
 }
 
-# cached_node_image KIND OWN ROLE: prints the path of the image; KIND says whose it is in the cache.
+# cached_node_image KIND OWN ROLE [SEGMENT...]: prints the path of the image; KIND says whose it is in the cache, segments
+# of an initramfs are laid over the guest.
 cached_node_image() {
     local kernel guest files lib=$DEVTEST_ROOT/lib
     kernel=$(echo "$KERNEL_FOLDER"/boot/vmlinuz-*)
     mapfile -t files < <(node_program_files)
     guest=$(cached "$1guest" "$(hash_of "$lib/image.sh" "$lib/node_guest.sh" "$2/init" "$2/udhcpc.sh" "=$KERNEL_FOLDER" "=$MODULES" "${files[@]}" "$(busybox_path)")" \
         build_node_guest "$KERNEL_FOLDER" "$2")
-    cached "$1node_$3" "$(hash_of "$lib/image.sh" "$lib/node_guest.sh" "$kernel" "$guest")" build_node_image "$3" "$kernel" "$guest"
+    cached "$1node_$3" "$(hash_of "$lib/image.sh" "$lib/node_guest.sh" "$kernel" "$guest" "${@:4}")" \
+        build_node_image "$3" "$kernel" "$guest" "${@:4}"
 }

@@ -26,13 +26,16 @@ for role in node dead; do
 done
 say "images of the guest"
 
-setsid unshare --mount --net --pid --ipc --fork --mount-proc -- bash "$HERE/sandbox.sh" "$TOCI_CLOUD_STATE" \
+setsid unshare --mount --net --pid --ipc --fork --kill-child --mount-proc -- bash "$HERE/sandbox.sh" "$TOCI_CLOUD_STATE" \
     </dev/null >"$TOCI_CLOUD_STATE/log/sandbox.log" 2>&1 9>&- &
 outer=$!
+# Until down.sh knows its process id, a start that is interrupted takes it along.
+trap 'kill -KILL "$outer"' EXIT
 sandbox_is_ready() {
     [ -e "$TOCI_CLOUD_STATE/sock/ready" ] && ps -o pid= --ppid "$outer" | tr -d ' ' >"$TOCI_CLOUD_STATE/sandbox.pid"
 }
 wait_for 20 "sandbox" sandbox_is_ready
+trap - EXIT
 disown
 if ! "$HERE/enter.sh" bash "$HERE/inside.sh" 9>&-; then
     say "the cloud did not come up; what its services said is in $TOCI_CLOUD_STATE/log" >&2

@@ -67,6 +67,16 @@ fn the_origins_zones_are_read_with_their_values() {
 }
 
 #[test]
+fn the_demos_zone_makes_all_that_it_needs_but_the_outer_network() {
+    let zone = good(include_str!("../../../../examples/zones/demo.yaml"));
+    let plan = plan(&zone.zone, &Found::default(), Stale::Tell);
+    let refused: Vec<String> = plan.refused.iter().map(|r| r.thing.to_string()).collect();
+    // What a fresh cloud has and an empty one has not: the role, and `public` for the router and with it its leg.
+    assert!(refused.iter().all(|r| !r.starts_with("network")), "{refused:?}");
+    assert_eq!(refused.len(), 3, "{refused:?}");
+}
+
+#[test]
 fn passwords_are_only_named() {
     let text = "owner: o\nusers:\n- {name: a, password-file: /p}\n- {name: b, password-env: B}\n- {name: c, adopt: true}\n";
     let zone = good(text);
