@@ -103,7 +103,10 @@ impl Host {
         let images = Images::open(state.images())?;
         let kvm = probe::kvm(&config, &state).await?.kvm;
         let system_datapath = config.mode == Mode::Host && system_datapath().await;
-        let facts = HostFacts { host_key: state.host_key()?, kvm, system_datapath };
+        // With the userspace datapath the kernel sees what comes in by the NIC as well; it must not take it for its own.
+        let uplink = config.network.uplink.as_deref().filter(|_| system_datapath);
+        let uplink_mac = uplink.and_then(netdev::mac);
+        let facts = HostFacts { host_key: state.host_key()?, kvm, system_datapath, uplink_mac };
         let (carving, tes) = carving(&config, &facts, &state)?;
         tracing::debug!(tes = carving.len(), kvm, system_datapath, "carved");
         let desired = plan::desired(&config, &facts, &tes);

@@ -37,6 +37,13 @@ pub async fn devices(
     Ok(found)
 }
 
+/// The MAC of a device; none when it is not there.
+#[must_use]
+pub fn mac(device: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{device}/address")).ok()?;
+    Some(text.trim().to_owned()).filter(|mac| !mac.is_empty())
+}
+
 /// Where default routes go, by their device.
 async fn default_routes() -> Result<BTreeMap<String, Ipv4Addr>, CommandError> {
     let text = run("ip", &["-json", "-4", "route", "show", "default"]).await?;

@@ -3,7 +3,6 @@
 use super::well::Well;
 use crate::facts;
 use crate::host::Host;
-use crate::names;
 use crate::te::TeTaskHandle;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -165,7 +164,7 @@ impl Reporter {
 fn legs(host: &Host, tes: &[TeTaskHandle]) -> Vec<NetworkLeg> {
     let own = NetworkLeg {
         testenv: None,
-        mac: names::mac(&host.facts.host_key, names::HOST_DEVICE),
+        mac: host.facts.host_mac(),
         address: Some(host.config.network.address.address.to_string()),
     };
     let seeds = tes.iter().filter_map(|te| {

@@ -23,6 +23,18 @@ pub struct HostFacts {
     pub kvm: bool,
     /// Whether Open vSwitch's kernel datapath works.
     pub system_datapath: bool,
+    /// MAC of the physical NIC on the public bridge, if that takes it over: in host mode, with the kernel's datapath.
+    pub uplink_mac: Option<String>,
+}
+
+impl HostFacts {
+    /// MAC of the host's own device on the public bridge. Where the bridge takes over a NIC it is that NIC's: the network may
+    /// know the host by it, as a cloud knows its servers.
+    #[must_use]
+    pub fn host_mac(&self) -> String {
+        let derived = || names::mac(&self.host_key, names::HOST_DEVICE);
+        self.uplink_mac.clone().unwrap_or_else(derived)
+    }
 }
 
 /// One TE, wholly specified.
@@ -238,7 +250,7 @@ pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Desired {
             kind: PortKind::Internal,
             ofport: Some(names::HOST_DEVICE_OFPORT),
             protected: false,
-            mac: Some(names::mac(&facts.host_key, names::HOST_DEVICE)),
+            mac: Some(facts.host_mac()),
         },
     );
     let address = Some(config.network.address.to_string());

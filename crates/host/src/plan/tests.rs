@@ -12,7 +12,7 @@ fn config(from: &str, to: &str) -> Config {
 }
 
 fn facts() -> HostFacts {
-    HostFacts { host_key: "k".into(), kvm: false, system_datapath: false }
+    HostFacts { host_key: "k".into(), kvm: false, system_datapath: false, uplink_mac: None }
 }
 
 fn carving(c: &Config) -> Vec<Carved> {
@@ -138,6 +138,22 @@ fn teardown_removes_what_is_ours_only() {
 - disk /work/state/images/seed_1.qcow2
 ";
     assert_eq!(teardown(&world).to_string(), expected);
+}
+
+#[test]
+fn a_bridge_that_takes_a_nic_over_is_known_by_its_mac() {
+    let own = facts();
+    let taken = HostFacts { uplink_mac: Some("fa:16:3e:00:00:01".into()), ..facts() };
+    assert_eq!(taken.host_mac(), "fa:16:3e:00:00:01");
+    let c = config("count = 2\n[", "count = 1\n[");
+    let tes = te_specs(&c, &own, &carving(&c)).unwrap();
+    let mac = |facts: &HostFacts| {
+        let want = desired(&c, facts, &tes);
+        want.bridges["br-ctlplane"].ports["tedev"].mac.clone().unwrap()
+    };
+    assert_eq!(mac(&taken), "fa:16:3e:00:00:01");
+    assert_eq!(mac(&own), own.host_mac());
+    assert!(own.host_mac().starts_with("00:"), "made up, and always the same");
 }
 
 #[test]

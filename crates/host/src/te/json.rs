@@ -84,7 +84,12 @@ mod tests {
         let config = Config::parse(Path::new("t.toml"), EXAMPLE).unwrap();
         let there_is = Resources { memory_mib: 100_000, cpus: 64, disk_mib: 1_000_000 };
         let carved = carve(&config, there_is).unwrap();
-        let facts = HostFacts { host_key: "k".into(), kvm: false, system_datapath: false };
+        let facts = HostFacts {
+            host_key: "k".into(),
+            kvm: false,
+            system_datapath: false,
+            uplink_mac: None,
+        };
         let te = te_specs(&config, &facts, &carved).unwrap().remove(1);
         let key = LeaseKey { generation: 7, private: "PRIVATE".into(), public: "p".into() };
         let json = te_json(&config, &te, LeaseId(5), &key, Time(99), "ssh-ed25519 AAAA");
