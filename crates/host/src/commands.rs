@@ -3,6 +3,7 @@
 use crate::agent::{self, AgentError, Ended, run_agent};
 use crate::bench;
 use crate::config::{Config, DEFAULT_PATH, Mode};
+use crate::first_boot::{FirstBootError, first_boot};
 use crate::host::{Host, HostError};
 use crate::plan;
 use crate::probe;
@@ -82,6 +83,17 @@ enum Sub {
         #[arg(long)]
         token_file: PathBuf,
     },
+    /// Become the TE host that a cloud's user data say, once.
+    FirstBoot {
+        #[command(flatten)]
+        c: Configured,
+        /// File with the user data.
+        #[arg(long)]
+        user_data: PathBuf,
+        /// File with OpenStack's meta data: its keys may log in as root.
+        #[arg(long)]
+        meta_data: Option<PathBuf>,
+    },
     /// Run a command inside the running sandbox, for example `virsh list --all`.
     Enter {
         #[command(flatten)]
@@ -137,6 +149,7 @@ pub fn main() -> ExitCode {
             eprintln!("toci-host: {e:#}");
             let refused = e.downcast_ref::<crate::config::ConfigError>().is_some()
                 || e.downcast_ref::<Refusal>().is_some()
+                || e.downcast_ref::<FirstBootError>().is_some_and(FirstBootError::is_refusal)
                 || matches!(e.downcast_ref(), Some(SandboxError::Running(_)))
                 || e.downcast_ref::<HostError>().is_some_and(HostError::is_refusal)
                 || e.downcast_ref::<AgentError>().is_some_and(AgentError::is_refusal);
@@ -201,6 +214,12 @@ fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
             let enrolled = agent::enrol(&config, &state, server.as_deref(), &token_file);
             runtime()?.block_on(enrolled)?;
             println!("{} is enrolled", config.name);
+            Ok(ExitCode::SUCCESS)
+        }
+        Sub::FirstBoot { c, user_data, meta_data } => {
+            let name =
+                runtime()?.block_on(first_boot(&c.config, &user_data, meta_data.as_deref()))?;
+            println!("{name} is enrolled");
             Ok(ExitCode::SUCCESS)
         }
         Sub::Enter { c, command } => {

@@ -14,6 +14,7 @@ pub mod dhcp;
 pub mod disk;
 pub mod disk_image;
 pub mod facts;
+pub mod first_boot;
 pub mod gateway;
 pub mod gateway_port;
 pub mod host;

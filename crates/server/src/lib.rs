@@ -15,6 +15,8 @@ mod metrics;
 mod relay;
 mod run;
 pub mod tasks;
+pub mod te_cloud;
+pub mod te_image;
 mod testnet;
 
 /// Of every program that has the server in it.

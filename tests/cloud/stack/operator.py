@@ -51,8 +51,8 @@ def main():
     networks()
     rules()
     # No machine here has room for the huge one: its servers end in ERROR.
-    for name, ram, cpus in (("tiny", 192, 1), ("small", 512, 1), ("huge", 999999, 64)):
-        cloud.compute.create_flavor(name=name, ram=ram, vcpus=cpus, disk=1)
+    for name, ram, cpus, disk in (("tiny", 192, 1, 1), ("small", 512, 1, 1), ("te-host", 2560, 2, 12), ("huge", 999999, 64, 1)):
+        cloud.compute.create_flavor(name=name, ram=ram, vcpus=cpus, disk=disk)
     cloud.set_compute_quotas(ci.id, cores=20, instances=20, ram=20 * 512, key_pairs=50)
     cloud.set_network_quotas(ci.id, floatingip=30, port=200)
     images()

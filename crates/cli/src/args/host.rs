@@ -1,6 +1,6 @@
 //! `toci host`.
 
-use super::host_deploy::{DeployArgs, RemoveArgs, RollbackArgs, UpgradeArgs};
+use super::host_deploy::{DeployArgs, HostImageCommand, RemoveArgs, RollbackArgs, UpgradeArgs};
 use crate::duration::parse_some;
 use clap::Subcommand;
 use core::time::Duration;
@@ -44,14 +44,19 @@ pub enum HostCommand {
         /// The host
         host: String,
     },
-    /// Set a machine up as a TE host, or bring it up to date, over SSH
+    /// Set machines up as TE hosts, or bring them up to date: over SSH, or as servers of a cloud
     ///
-    /// Packages, program, configuration, enrolment and service: whatever differs is made so; a second time there is
-    /// nothing to do. The host's key must be known (--known-hosts, --host-key, or OpenSSH's own files).
+    /// Over SSH: packages, program, configuration, enrolment and service: whatever differs is made so; a second time
+    /// there is nothing to do. The host's key must be known (--known-hosts, --host-key, or OpenSSH's own files).
+    ///
+    /// In a cloud: a server for each name, of an image that `toci host image build` has made, with its configuration
+    /// and a one-time token. @ADDRESS@ in the configuration becomes the address that the test network gives it.
     ///
     /// Examples:
     ///   toci host deploy tehost1 --ssh root@192.0.2.7 --config te.toml --plan
     ///   toci host deploy tehost1 --ssh root@192.0.2.7 --config te.toml --set ADDRESS=172.16.0.7/22
+    ///   toci host deploy tehost1 tehost2 --cloud hp1 --image te-host --flavor baremetal --network tripleo-bm-test \
+    ///     --access-network private --key-pair ops --config te.toml
     #[command(verbatim_doc_comment)]
     Deploy(Box<DeployArgs>),
     /// Replace the program of hosts in place; leases go on
@@ -60,8 +65,11 @@ pub enum HostCommand {
     Upgrade(Box<UpgradeArgs>),
     /// Go back to the version before; leases go on
     Rollback(Box<RollbackArgs>),
-    /// Take a host out of service, and remove from its machine what `deploy` put there
+    /// Take a host out of service, and remove from its machine what `deploy` put there; a cloud's server is deleted
     ///
     /// Waits until no lease uses it. A machine that was not set up by `deploy` is not known here: --forget.
     Remove(Box<RemoveArgs>),
+    /// Images that TE hosts boot from
+    #[command(subcommand)]
+    Image(HostImageCommand),
 }

@@ -19,7 +19,7 @@ pub use config::{ChangeArgs, ConfigCommand, StateArg, VoteArg};
 pub use demo::{DemoArgs, DemoCommand, DemoRun, DemoStage};
 pub use global::GlobalArgs;
 pub use host::HostCommand;
-pub use host_deploy::{ApplyArgs, DeployArgs, RemoveArgs, RollbackArgs, SshArgs, UpgradeArgs};
+pub use host_deploy::*;
 pub use lease::{LeaseCommand, RunArgs};
 pub use node::{AutoholdCommand, NodeCommand, ProviderCommand};
 pub use pipeline::{HistoryArgs, PipelineCommand, SourceCommand, SubjectArgs};

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A port is found by its MAC, of which a network has only one; its description says whose it is. Ports of a host that is
-//! known and has not reported yet are left alone: silence is not a wish.
+//! known and has not reported yet are left alone: silence is not a wish. So is the port of a host that is a server of the cloud
+//! itself, which bears the mark of [`crate::deploy::mark`].
 
 mod plan;
 #[cfg(test)]

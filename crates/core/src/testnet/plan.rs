@@ -120,6 +120,10 @@ pub fn plan(policy: &Policy, hosts: &Hosts, found: &[FoundPort]) -> Plan {
             plan.steps.push(Step::Create { name, leg: leg.clone(), mark });
             continue;
         };
+        if port.description == crate::deploy::mark(owner, host.as_str()) {
+            // The server's own: `toci host deploy` has made it as it should be, and takes it away.
+            continue;
+        }
         if let Some(why) = not_ours(port, owner) {
             plan.refused.push(Refusal { name, why });
             continue;

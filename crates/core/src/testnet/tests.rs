@@ -89,6 +89,22 @@ fn a_port_with_the_mac_is_adopted_unless_it_is_somebodys() {
 }
 
 #[test]
+fn the_port_of_a_host_that_is_a_server_is_left_as_it_is() {
+    let mut found = good();
+    found[0] = FoundPort {
+        description: crate::deploy::mark("ci", "a"),
+        port_security: false,
+        device_owner: "compute:nova".into(),
+        ..found[0].clone()
+    };
+    assert!(steps(&hosts(), &found).is_empty());
+    // Also when the host is not known (yet, or any more).
+    assert_eq!(steps(&Hosts::new(), &found), ["- port te_a_1"]);
+    found[0].description = crate::deploy::mark("other", "a");
+    assert!(steps(&hosts(), &found)[0].contains("is plugged into compute:nova"));
+}
+
+#[test]
 fn only_ours_go_and_none_of_a_host_that_is_silent() {
     let mut found = good();
     found.push(port("te_a_2", "m2", "198.18.0.12", "ci:a"));

@@ -83,7 +83,7 @@ fn is_stranger(why: &str) -> bool {
 }
 
 /// What a console said at the end, for an error.
-pub(super) fn console_told(console: &str) -> String {
+pub fn console_told(console: &str) -> String {
     let lines = last_lines(console);
     if lines.is_empty() {
         "its console said nothing".to_owned()

@@ -20,6 +20,7 @@ mod roster;
 
 use crate::node::Session;
 pub use crate::source::Work;
+pub use boot::console_told;
 pub use error::ProviderError;
 use std::collections::BTreeSet;
 use std::net::IpAddr;

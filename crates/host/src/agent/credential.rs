@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::state::{self, StateDir, StateError};
 use std::path::{Path, PathBuf};
 use toci_client::api::{ApiClient, BadEndpoint, BadToken, ClientError, Endpoint, Token};
-use toci_wire::api::EnrolRequest;
+use toci_wire::api::{EnrolRequest, ErrorKind};
 
 /// Why there is no credential.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,17 @@ pub enum CredentialError {
     State(#[from] StateError),
 }
 
+impl CredentialError {
+    /// The server has answered, and said no for good.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            CredentialError::Server(ClientError::Api { error, .. }) if error.kind == ErrorKind::Refused
+        )
+    }
+}
+
 fn path(state: &StateDir) -> PathBuf {
     state.root().join("credential")
 }
@@ -73,7 +84,17 @@ pub async fn enrol(
     url: Option<&str>,
     token_file: &Path,
 ) -> Result<(), CredentialError> {
-    let token = Token::from_file(token_file)?.reveal().to_owned();
+    enrol_with(config, state, url, Token::from_file(token_file)?).await
+}
+
+/// Trades this one-time token for a credential.
+pub async fn enrol_with(
+    config: &Config,
+    state: &StateDir,
+    url: Option<&str>,
+    token: Token,
+) -> Result<(), CredentialError> {
+    let token = token.reveal().to_owned();
     let request = EnrolRequest { token, host: config.name.to_string() };
     let enrolled = bare(config, url)?.enrol(&request).await?;
     Ok(state::write_private(&path(state), enrolled.token.as_bytes())?)

@@ -9,5 +9,5 @@ mod run;
 mod standalone;
 mod well;
 
-pub use credential::{CredentialError, client, enrol};
+pub use credential::{CredentialError, client, enrol, enrol_with};
 pub use run::{AgentError, Ended, run_agent};

@@ -57,7 +57,7 @@ pub fn public_flows(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Vec<S
 fn of_the_host(config: &Config, facts: &HostFacts) -> Vec<String> {
     let network = &config.network;
     let (me, door) = (network.address.address, network.gateway_port);
-    let mac = names::mac(&facts.host_key, names::HOST_DEVICE);
+    let mac = facts.host_mac();
     let gateway = format!("priority=30,tcp,in_port={},tp_src={door}", names::HOST_DEVICE_OFPORT);
     let dhcp = "table=1,priority=250,udp,nw_dst";
     let mut flows = vec![

@@ -3,7 +3,9 @@
 mod destination;
 mod difference;
 mod facts;
+mod user_data;
 
 pub use destination::Destination;
 pub use difference::differences;
 pub use facts::{BadFacts, FACTS_MAX_BYTES, found};
+pub use user_data::{HostData, UserData, public_keys};

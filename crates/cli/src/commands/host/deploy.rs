@@ -1,11 +1,11 @@
 //! `toci host deploy`: looks, plans, and does what is planned.
 
-use super::inventory::{self, Way};
+use super::inventory::{self, CloudPlace, Way};
 use super::machine::{Input, Machine};
 use super::program::Program;
 use super::story::Story;
-use super::template::{self, HostConfig};
-use super::{apply, settle};
+use super::template::{HostConfig, Template};
+use super::{apply, cloud, settle};
 use crate::args::{ApplyArgs, DeployArgs};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
@@ -19,7 +19,7 @@ use toci_core::refused::Refused;
 use toci_wire::te_host;
 
 /// How long a machine may take to say what it is.
-const FACTS_LIMIT: Duration = Duration::from_secs(60);
+const FACTS_LIMIT: Duration = Duration::from_secs(180);
 /// What keeps the host running where systemd does …
 const UNIT: &str = include_str!("toci-host.service");
 /// … and where nothing does.
@@ -56,22 +56,27 @@ struct Done<'a> {
 }
 
 pub(super) async fn deploy(client: &ApiClient, json: bool, args: DeployArgs) -> Result<ExitCode> {
-    let config = template::read(&args.config, &args.host, &args.set)?;
-    let way = inventory::way(&args.host, &args.ssh)?;
-    let target = Target::new(client, &args.host, &way, &args.apply, Some(config))?;
-    if args.plan {
-        return target.show_plan(json).await;
+    let template = Template::read(&args.config, &args.set)?;
+    if let Some(place) = CloudPlace::said(&args.cloud) {
+        return cloud::deploy(client, json, &args, &template, &place).await;
     }
-    let mut story = Story::new(&args.host);
-    let outcome = target.bring(json, &args.apply, &mut story).await;
-    if outcome.is_ok() {
-        inventory::remember(&args.host, &args.ssh, &way)?;
+    inventory::one_machine_for(&args.hosts, &args.ssh)?;
+    for host in &args.hosts {
+        let config = template.fill_in(host, None)?;
+        let way = inventory::way(host, &args.ssh)?;
+        let target = Target::new(client, host, &way, &args.apply, Some(config))?;
+        if args.plan {
+            target.show_plan(json).await?;
+            continue;
+        }
+        target.bring(json, &args.apply, &mut Story::new(host)).await?;
+        inventory::remember(host, &args.ssh, &way)?;
     }
-    outcome
+    Ok(Exit::Ok.into())
 }
 
 /// The unit, for this state folder.
-fn unit(state: &str) -> String {
+pub(super) fn unit(state: &str) -> String {
     UNIT.replace("@STATE@", state)
 }
 

@@ -1,8 +1,8 @@
 //! `toci host`: what there is, and what the server does with it.
 
 use super::super::secret_file::SecretFile;
-use super::{deploy, remove, upgrade};
-use crate::args::HostCommand;
+use super::{deploy, image, remove, upgrade};
+use crate::args::{HostCommand, HostImageCommand};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{self, ago, facts, moment, or_dash, word};
@@ -43,6 +43,7 @@ pub(in super::super) async fn dispatch(
         HostCommand::Deploy(args) => return deploy::deploy(client, json, *args).await,
         HostCommand::Upgrade(args) => return upgrade::upgrade(client, json, *args).await,
         HostCommand::Rollback(args) => return upgrade::rollback(client, json, *args).await,
+        HostCommand::Image(HostImageCommand::Build(args)) => return image::build(json, args).await,
         HostCommand::Remove(args) => return remove::remove(client, json, *args).await,
     }
     Ok(Exit::Ok.into())

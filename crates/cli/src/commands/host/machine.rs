@@ -138,7 +138,10 @@ impl Machine {
     }
 
     fn unreachable(&self, said: &Said) -> CliError {
-        let why = said.complaint.trim();
+        let why = match said.complaint.trim() {
+            "" => "no answer in time",
+            why => why,
+        };
         let hint = if why.contains("Host key verification failed") {
             "its host key is not known: --known-hosts FILE, or --host-key with what /etc/ssh/ssh_host_ed25519_key.pub there says"
         } else if why.contains("Permission denied") {

@@ -164,7 +164,7 @@ settings() {
 }
 
 facts() { # STATE PACKAGES…: the state folder is that of the configuration, if there is one
-    local folder package version
+    local folder there package version
     state=$1
     shift
     if [ -x "$program" ] && [ -f "$config" ]; then settings "$program" "$config" 2>/dev/null || true; fi
@@ -179,9 +179,11 @@ facts() { # STATE PACKAGES…: the state folder is that of the configuration, if
     until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
     echo "disk_free_mib $(df -Pm "$folder" | awk 'NR == 2 { print $4 }')"
     if has_systemd; then echo "services systemd"; else echo "services none"; fi
+    # One question for all: each costs a process, and machines may be slow.
+    # shellcheck disable=SC2016
+    there=$(dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true)
     for package; do
-        # shellcheck disable=SC2016
-        dpkg-query --show --showformat='${Status}\n' "$package" 2>/dev/null | grep -q 'ok installed' || echo "missing $package"
+        case $'\n'$there$'\n' in *$'\n'"installed $package"$'\n'*) ;; *) echo "missing $package" ;; esac
     done
     for version in "$top"/*/toci-host; do
         [ -L "$(dirname "$version")" ] || [ ! -f "$version" ] || echo "installed $(basename "$(dirname "$version")")"

@@ -2,8 +2,8 @@
 
 use super::inventory;
 use super::machine::{Input, Machine};
-use super::settle;
 use super::story::Story;
+use super::{cloud, settle};
 use crate::args::RemoveArgs;
 use crate::error::Result;
 use crate::exit::Exit;
@@ -11,6 +11,7 @@ use crate::output;
 use std::process::ExitCode;
 use std::time::Duration;
 use toci_client::api::ApiClient;
+use toci_server::te_cloud::TeCloud;
 use toci_wire::api::Revoke;
 
 /// How long the service may take to end and its files to go.
@@ -24,7 +25,10 @@ pub(super) async fn remove(client: &ApiClient, json: bool, args: RemoveArgs) -> 
         client.delete_host(host).await?;
         return tell(json, host, "is forgotten");
     }
-    let machine = Machine::new(&inventory::way(host, &args.ssh)?)?;
+    let place = match inventory::server_of(host, &args.ssh, &args.cloud)? {
+        Some(place) => Place::Server(Box::new(cloud::open(&place)?)),
+        None => Place::Machine(Machine::new(&inventory::way(host, &args.ssh)?)?),
+    };
     let mut story = Story::new(host);
     let is_known = settle::host(client, host).await?.is_some();
     if is_known && args.now {
@@ -38,16 +42,33 @@ pub(super) async fn remove(client: &ApiClient, json: bool, args: RemoveArgs) -> 
     } else if is_known {
         settle::drain(client, host, &mut story).await?;
     }
-    story.tell(&format!("removing it from {}", machine.destination));
-    let said = machine.run("remove", &[], Input::Nothing, REMOVE_LIMIT).await?;
-    for line in said.lines() {
-        story.tell(line);
+    match &place {
+        Place::Machine(machine) => {
+            story.tell(&format!("removing it from {}", machine.destination));
+            let said = machine.run("remove", &[], Input::Nothing, REMOVE_LIMIT).await?;
+            said.lines().for_each(|line| story.tell(line));
+        }
+        Place::Server(cloud) => {
+            story.tell("deleting its server");
+            let gone = cloud.delete(host).await.map_err(|e| cloud::failed(&e))?;
+            gone.iter().for_each(|thing| story.tell(&format!("deleted: {thing}")));
+        }
     }
     if is_known {
         client.delete_host(host).await?;
     }
     inventory::forget(host, &args.ssh)?;
-    tell(json, host, "is removed; packages that it needed are left")
+    let what = match place {
+        Place::Machine(_) => "is removed; packages that it needed are left",
+        Place::Server(_) => "is removed, and nothing of it is left in the cloud",
+    };
+    tell(json, host, what)
+}
+
+/// Where a host is.
+enum Place {
+    Machine(Machine),
+    Server(Box<TeCloud>),
 }
 
 fn tell(json: bool, host: &str, what: &str) -> Result<ExitCode> {

@@ -5,7 +5,7 @@ use super::inventory;
 use super::story::Story;
 use super::{apply, deploy, settle};
 use crate::args::{ApplyArgs, RollbackArgs, UpgradeArgs};
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::exit::Exit;
 use crate::output;
 use std::process::ExitCode;
@@ -14,10 +14,7 @@ use toci_core::deploy::{ConfigState, Found, Standing};
 use toci_core::refused::Refused;
 
 pub(super) async fn upgrade(client: &ApiClient, json: bool, args: UpgradeArgs) -> Result<ExitCode> {
-    if args.hosts.len() > 1 && args.ssh.ssh.is_some() {
-        let hint = "leave it out: the inventory knows where each is";
-        return Err(CliError::usage("--ssh names one machine, for several hosts", hint));
-    }
+    inventory::one_machine_for(&args.hosts, &args.ssh)?;
     for host in &args.hosts {
         let way = inventory::way(host, &args.ssh)?;
         let target = Target::new(client, host, &way, &args.apply, None)?;

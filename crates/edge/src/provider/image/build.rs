@@ -40,6 +40,21 @@ pub(in crate::provider) fn recipe(source: &ImageSource) -> String {
     hex(digest(&SHA256, text.as_bytes()).as_ref())[..12].to_owned()
 }
 
+/// Builds one image that no provider looks after: `<folder>/<name>.qcow2` appears whole or not at all, and what is said
+/// meanwhile goes to `log`.
+///
+/// # Errors
+/// With the last lines of the log.
+pub async fn build_file(
+    source: ImageSource,
+    folder: &Path,
+    name: &str,
+    log: &Path,
+) -> Result<PathBuf, ProviderError> {
+    let config = ImageConfig { source, rebuild: None, build_limit: IMAGE_BUILD_LIMIT };
+    Build { config: &config, image: name, folder, log }.run().await
+}
+
 /// A build.
 #[derive(Debug)]
 pub(in crate::provider) struct Build<'a> {

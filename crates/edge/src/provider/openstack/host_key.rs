@@ -9,7 +9,7 @@ const KINDS: [&str; 5] =
 const KEY_CHARS: std::ops::RangeInclusive<usize> = 60..=2_000;
 
 /// The best of the host keys that a console told last, as in `known_hosts`; none when it told none (yet).
-pub(super) fn told(console: &str) -> Option<String> {
+pub fn told(console: &str) -> Option<String> {
     let (_, after) = console.rsplit_once(BEGIN)?;
     let (block, _) = after.split_once(END)?;
     let keys: Vec<(usize, String)> = block.lines().filter_map(key).collect();

@@ -30,4 +30,5 @@ mod things;
 
 pub use config::{FlavorChoice, HostKeySource, ImageChoice, ImageFormat, OpenStackConfig, Shape};
 pub use delete::DELETE_WAIT;
+pub use host_key::told as told_host_key;
 pub use port::OpenStack;
