@@ -77,15 +77,6 @@ impl KeyPair {
             format!("-i{}", self.private().display()),
         ])
     }
-
-    /// OpenSSH's `ProxyCommand` for connections that begin on a server of this key.
-    ///
-    /// # Errors
-    /// The key pair's folder cannot be written to.
-    pub fn through(&self, address: &str, host_keys: &[String]) -> Result<String> {
-        let options = self.options(address, host_keys)?.join(" ");
-        Ok(format!("ssh {options} -W %h:%p root@{address}"))
-    }
 }
 
 impl Drop for KeyPair {

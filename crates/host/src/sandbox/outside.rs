@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub enum SandboxError {
 }
 
 /// Longest wait for the Open vSwitch of the namespace that started the sandbox.
-const OVS_LIMIT: &str = "--timeout=20";
+const OVS_LIMIT: Duration = Duration::from_secs(20);
 
 /// Keeps a second toci-host away from the same state; released when dropped or at any death.
 #[derive(Debug)]
@@ -152,7 +153,7 @@ fn forget(config: &Config, state: &StateDir) {
 fn unlink(config: &Config) {
     let device = outside_device(config);
     if config.sandbox.outside_bridge.is_some() {
-        let _ = tool("ovs-vsctl", &[OVS_LIMIT, "--if-exists", "del-port", &device]);
+        let _ = ovs_vsctl(&["--if-exists", "del-port", &device]);
     }
     if config.sandbox.is_linked() {
         let _ = tool("ip", &["link", "delete", "dev", &device]);
@@ -214,9 +215,15 @@ fn link(config: &Config, pid: i32) -> Result<(), SandboxError> {
     }
     if let Some(bridge) = &config.sandbox.outside_bridge {
         deafen(&device);
-        tool("ovs-vsctl", &[OVS_LIMIT, "add-port", bridge, &device])?;
+        ovs_vsctl(&["add-port", bridge, &device])?;
     }
     ip(&["link", "set", "dev", &device, "up"])
+}
+
+fn ovs_vsctl(arguments: &[&str]) -> Result<(), SandboxError> {
+    let limit = format!("--timeout={}", OVS_LIMIT.as_secs());
+    let all: Vec<&str> = std::iter::once(limit.as_str()).chain(arguments.iter().copied()).collect();
+    tool("ovs-vsctl", &all)
 }
 
 fn tool(program: &str, arguments: &[&str]) -> Result<(), SandboxError> {
