@@ -67,7 +67,7 @@ pub(crate) fn run(without: &[&str]) -> Result<Count> {
             Err(_) => bail!("a thread that ran tests has panicked"),
         })
     })?;
-    Ok(locked(&count, |count| std::mem::take(count)))
+    Ok(locked(&count, std::mem::take))
 }
 
 fn locked<T, R>(mutex: &Mutex<T>, act: impl FnOnce(&mut T) -> R) -> R {
