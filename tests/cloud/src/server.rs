@@ -175,14 +175,15 @@ impl Drop for Server {
     }
 }
 
-/// Keys between cloud-init's lines on a console; none while the last of these lines is still to come.
+/// Keys between cloud-init's lines on a console; none while the last of these lines is still to come. The kernel may write
+/// into the same lines.
 #[must_use]
 pub fn host_keys(console: &str) -> Vec<String> {
     let between = console
         .split_once("-----BEGIN SSH HOST KEY KEYS-----")
         .and_then(|(_, rest)| rest.split_once("-----END SSH HOST KEY KEYS-----"));
     let lines = between.map(|(keys, _)| keys).unwrap_or_default().lines();
-    lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+    lines.filter_map(|line| Some(line[line.find("ssh-")?..].trim().to_owned())).collect()
 }
 
 /// A floating address; dropped, it is given back.

@@ -107,7 +107,8 @@ fn a_servers_life_with_port_floating_address_key_pair_and_console() -> Result<()
         delete(cloud, &id).await?;
         ensure!(!cloud.delete_server(&id).await?, "the server was there twice");
         ensure!(cloud.delete_key_pair("client-test").await?, "no key pair to delete");
-        ensure!(keys?[0].starts_with("ssh-ed25519 "));
+        let keys = keys?;
+        ensure!(keys[0].starts_with("ssh-ed25519 "), "{keys:?}");
         ensure!(left == 29, "{quotas:?}");
         Ok(())
     })
