@@ -129,9 +129,11 @@ impl Auth {
                     None => std::future::pending().await,
                 }
             };
+            // Seen only when it was looked into: whoever drops this while the store answers asks again.
+            let mut news = revocations.clone();
             tokio::select! {
                 () = expiry => return,
-                changed = revocations.changed() => {
+                changed = news.changed() => {
                     let good = match changed {
                         Ok(()) => self.identify_hash(&identity.hash).await,
                         Err(_) => return,
@@ -140,6 +142,7 @@ impl Auth {
                     if matches!(good, Ok(None)) {
                         return;
                     }
+                    *revocations = news;
                 }
             }
         }

@@ -67,10 +67,7 @@ impl Source for LeaseSource {
             return None;
         }
         if self.begun {
-            tokio::select! {
-                changed = self.lease.changed() => changed.ok()?,
-                () = self.guard.ended() => return None,
-            }
+            self.guard.while_good(self.lease.changed()).await?.ok()?;
         }
         self.begun = true;
         let lease = self.lease.borrow_and_update().clone();
@@ -90,13 +87,30 @@ pub(crate) async fn lease_stream(
     Ok(respond(LeaseSource { lease, begun: false, over: false, guard }))
 }
 
-struct ChangeSource {
-    changes: broadcast::Receiver<Change>,
-    /// None on a server that only has leases.
+/// Everything that changes; what is `None` is not there on a server that only has leases.
+struct Changes {
+    leases: broadcast::Receiver<Change>,
     gate: Option<broadcast::Receiver<News>>,
     runs: Option<broadcast::Receiver<Arc<Record>>>,
     alerts: Option<broadcast::Receiver<Alert>>,
     nodes: Option<broadcast::Receiver<NodeNews>>,
+}
+
+impl Changes {
+    /// The next one, if it is one that is told. Cancel-safe.
+    async fn next(&mut self) -> Result<Option<Event>, broadcast::error::RecvError> {
+        tokio::select! {
+            change = self.leases.recv() => change.map(of_leases),
+            news = of(&mut self.gate) => news.map(of_gate),
+            run = of(&mut self.runs) => run.map(|run| event(EVENT_RUN, &super::runs::run(&run))),
+            alert = of(&mut self.alerts) => alert.map(of_alerts),
+            node = of(&mut self.nodes) => node.map(of_nodes),
+        }
+    }
+}
+
+struct ChangeSource {
+    changes: Changes,
     api: Shared,
     over: bool,
     guard: StreamGuard,
@@ -105,15 +119,7 @@ struct ChangeSource {
 impl Source for ChangeSource {
     async fn next(&mut self) -> Option<Event> {
         while !self.over {
-            let news = tokio::select! {
-                change = self.changes.recv() => change.map(of_leases),
-                news = of(&mut self.gate) => news.map(of_gate),
-                run = of(&mut self.runs) => run.map(|run| event(EVENT_RUN, &super::runs::run(&run))),
-                alert = of(&mut self.alerts) => alert.map(of_alerts),
-                node = of(&mut self.nodes) => node.map(of_nodes),
-                () = self.guard.ended() => return None,
-            };
-            match news {
+            match self.guard.while_good(self.changes.next()).await? {
                 Ok(Some(event)) => return Some(event),
                 Ok(None) => {}
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
@@ -179,16 +185,15 @@ fn of_nodes(news: NodeNews) -> Option<Event> {
 
 /// Every change from now on.
 pub(crate) fn change_stream(api: &Shared, caller: Identity) -> Response {
-    respond(ChangeSource {
-        changes: api.book.subscribe(),
+    let changes = Changes {
+        leases: api.book.subscribe(),
         gate: api.gate.as_ref().map(|gate| gate.gate.news()),
         runs: api.gate.as_ref().map(|gate| gate.runs.steps()),
         alerts: api.gate.as_ref().map(|gate| gate.runs.alerts()),
         nodes: api.nodes.as_ref().map(NodePool::news),
-        api: api.clone(),
-        over: false,
-        guard: StreamGuard::new(api, caller),
-    })
+    };
+    let guard = StreamGuard::new(api, caller);
+    respond(ChangeSource { changes, api: api.clone(), over: false, guard })
 }
 
 struct HostSource {
@@ -240,11 +245,7 @@ impl Source for ConsoleSource {
         if self.over {
             return None;
         }
-        let text = tokio::select! {
-            text = self.reader.next() => text,
-            () = self.guard.ended() => return None,
-        };
-        match text {
+        match self.guard.while_good(self.reader.next()).await? {
             Ok(Some(text)) => return event(EVENT_CONSOLE, &ConsoleText { text }),
             Ok(None) => {}
             Err(error) => {
@@ -255,10 +256,7 @@ impl Source for ConsoleSource {
         // The console ends a little before the run: its logs are archived meanwhile.
         self.over = true;
         if let Some(mut view) = self.desk.watch(self.run) {
-            tokio::select! {
-                _ = view.wait_for(|record| record.result().is_some()) => {}
-                () = self.guard.ended() => return None,
-            }
+            let _ = self.guard.while_good(view.wait_for(|r| r.result().is_some())).await?;
         }
         let record = self.desk.get(self.run).await.ok()??;
         event(EVENT_RUN, &super::runs::run(&record))

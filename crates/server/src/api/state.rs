@@ -58,10 +58,19 @@ impl StreamGuard {
 
     /// Returns when the server stops or the token is no longer good. Cancel-safe.
     pub(crate) async fn ended(&mut self) {
+        // What never comes.
+        self.while_good(std::future::pending::<()>()).await;
+    }
+
+    /// What comes. `None` at once when the token is no longer good; when the server stops, as soon as nothing is there
+    /// any more: what happened before is still told. Cancel-safe if `news` is.
+    pub(crate) async fn while_good<T>(&mut self, news: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
+            biased;
+            () = self.api.auth.until_revoked(&self.identity, &mut self.revocations) => None,
+            news = news => Some(news),
             // The sender lives as long as the server, so an error means the end as well.
-            _ = self.stopping.wait_for(|stopping| *stopping) => {}
-            () = self.api.auth.until_revoked(&self.identity, &mut self.revocations) => {}
+            _ = self.stopping.wait_for(|stopping| *stopping) => None,
         }
     }
 }

@@ -153,17 +153,8 @@ impl RunDesk {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new entry, whose steps are told.
     fn enter(&self, record: Record, watched: Option<Watched>) -> Entry {
-        let entry = self.table().enter(record, watched);
-        let (mut step, steps) = (entry.view.subscribe(), self.steps.clone());
-        tokio::spawn(async move {
-            while step.changed().await.is_ok() {
-                // Nobody may follow.
-                let _ = steps.send(step.borrow_and_update().clone());
-            }
-        });
-        entry
+        self.table().enter(record, watched, self.steps.clone())
     }
 
     fn recover(
@@ -181,7 +172,7 @@ impl RunDesk {
             let end = if record.state.has_begun() {
                 let wish = wanted.borrow().runs.iter().find(|w| w.run == record.run).cloned();
                 let lost = Arc::new(recover::lose(&parts, record, why, wish, marks).await);
-                view.send_replace(Arc::clone(&lost));
+                view.show(Arc::clone(&lost));
                 told(&news, &lost).await;
                 Ended::Over(lost)
             } else {
@@ -208,7 +199,7 @@ impl RunDesk {
                 && known.result().is_some()
             {
                 let known = Arc::new(known);
-                view.send_replace(Arc::clone(&known));
+                view.show(Arc::clone(&known));
                 told(&news, &known).await;
                 let _ = ends.send(Ended::Over(known)).await;
                 return;
@@ -222,7 +213,7 @@ impl RunDesk {
                     let why = "the server failed while this ran";
                     let lost = recover::lose(&parts, record, why, Some(wish), marks).await;
                     let lost = Arc::new(lost);
-                    view.send_replace(Arc::clone(&lost));
+                    view.show(Arc::clone(&lost));
                     told(&news, &lost).await;
                     Ended::Over(lost)
                 }

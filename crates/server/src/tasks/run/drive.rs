@@ -9,7 +9,7 @@ use super::environment::{self, Places};
 use super::script::{End, Playing, SCRIPT_MAX_BYTES, Scene, text_of};
 use super::secret::Secrets;
 use super::stops::{Heed, Stops};
-use super::table::Entry;
+use super::table::{Entry, View};
 use super::testenv::Tenancy;
 use crate::clock::Clock;
 use crate::tasks::log::Finished;
@@ -25,7 +25,6 @@ use toci_core::pipeline::{Input, RunResult, RunUpdate, RunWish};
 use toci_core::run::record::Record;
 use toci_core::run::steps::{COLLECT_LIMIT, Event, Part, State};
 use toci_edge::node::{SMALL_LIMIT, Session, SessionError};
-use tokio::sync::watch;
 
 /// Attempts to write the end of a run.
 const END_WRITES: u32 = 5;
@@ -39,7 +38,7 @@ pub(super) struct Drive {
     wish: RunWish,
     state: State,
     record: Record,
-    view: watch::Sender<Arc<Record>>,
+    view: View,
     news: News,
     stops: Stops,
     console: Console,
@@ -162,7 +161,7 @@ impl Drive {
     }
 
     fn publish(&self) {
-        self.view.send_replace(Arc::new(self.record.clone()));
+        self.view.show(Arc::new(self.record.clone()));
     }
 
     /// Writes it as it stands; says whether that worked.

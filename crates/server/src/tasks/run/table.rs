@@ -9,7 +9,7 @@ use toci_core::run::record::Record;
 use toci_core::run::streak::{Streaks, Watched};
 use toci_core::run::trouble::Troubles;
 use toci_store::JobPause;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -38,23 +38,48 @@ pub(super) struct Known {
 /// The other side of a [`Known`]: what a run's task tells, and what it is told.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) view: watch::Sender<Arc<Record>>,
+    pub(super) view: View,
     pub(super) order: watch::Receiver<Order>,
     pub(super) held: watch::Receiver<bool>,
     pub(super) marks: watch::Sender<Mark>,
 }
 
+/// Where a run's steps are shown: to those who follow this run, and to those who follow all.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    one: watch::Sender<Arc<Record>>,
+    all: broadcast::Sender<Arc<Record>>,
+}
+
+impl View {
+    /// Both know of it when this returns: a server that ends after the last run has told the end of that run.
+    pub(super) fn show(&self, record: Arc<Record>) {
+        self.one.send_replace(Arc::clone(&record));
+        // Nobody may follow.
+        let _ = self.all.send(record);
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Record>> {
+        self.one.subscribe()
+    }
+}
+
 impl Table {
-    /// A new entry.
-    pub(super) fn enter(&mut self, record: Record, watched: Option<Watched>) -> Entry {
+    /// A new entry, whose steps are told to `all`.
+    pub(super) fn enter(
+        &mut self,
+        record: Record,
+        watched: Option<Watched>,
+        all: broadcast::Sender<Arc<Record>>,
+    ) -> Entry {
         let (id, job) = (record.run, record.job.to_string());
-        let (view, seen) = watch::channel(Arc::new(record));
+        let (one, seen) = watch::channel(Arc::new(record));
         let (order, ordered) = watch::channel(Order::Go);
         let (held, is_held) = watch::channel(self.is_held(&job));
         let (marks, marked) = watch::channel(Mark::default());
         let known = Known { view: seen, order, held, marks: marked, job, watched, over: false };
         self.known.insert(id, known);
-        Entry { view, order: ordered, held: is_held, marks }
+        Entry { view: View { one, all }, order: ordered, held: is_held, marks }
     }
 
     /// Whether a run of this job may not begin.

@@ -103,7 +103,7 @@ impl Drive {
                 Some(w) => format!("test environment, number {}: {}", w.position, w.reason),
                 None => "its test environment is made ready".to_owned(),
             };
-            view.send_replace(Arc::new(record.clone()));
+            view.show(Arc::new(record.clone()));
         });
         let settled = self.stops.or(deadline, Heed::Waiting, settled).await;
         match settled {
