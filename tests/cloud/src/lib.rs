@@ -15,4 +15,4 @@ pub use fault::{
 };
 pub use footprint::Footprint;
 pub use server::{FloatingAddress, KeyPair, Server, host_keys};
-pub use site::{BROKER, Process, Site, TEST_BRIDGE, TeHost};
+pub use site::{BROKER, Process, SITE_OWNER, Site, TEST_BRIDGE, TeHost};

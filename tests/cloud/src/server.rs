@@ -59,9 +59,22 @@ impl KeyPair {
         ensure!(output.status.success(), "ssh {address}: {}: {}", output.status, complaint.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
-}
 
-impl KeyPair {
+    /// What `ProxyCommand` has to be for OpenSSH to reach `target` and `port` from that server: it is the one that the other
+    /// side sees.
+    ///
+    /// # Errors
+    /// The file of known hosts cannot be written.
+    pub fn proxy(
+        &self,
+        address: &str,
+        host_keys: &[String],
+        (target, port): (&str, u64),
+    ) -> Result<String> {
+        let options = self.options(address, host_keys)?.join(" ");
+        Ok(format!("ssh {options} root@{address} nc {target} {port}"))
+    }
+
     /// What OpenSSH needs to be told about a server, once for each option.
     fn options(&self, address: &str, host_keys: &[String]) -> Result<Vec<String>> {
         let known = self.folder.path().join("known_hosts");

@@ -18,7 +18,7 @@ pub const TEST_BRIDGE: &str = "br-test";
 /// The server on the test network: outside of what Neutron's DHCP gives out.
 pub const BROKER: &str = "198.18.0.1";
 /// Whose mark the ports carry.
-const OWNER: &str = "site";
+pub const SITE_OWNER: &str = "site";
 /// Until the server answers.
 const SERVER_LIMIT: Duration = Duration::from_secs(60);
 /// From the start of TE hosts until their TEs are ready; the machine may be busy.
@@ -158,7 +158,7 @@ listen = ["{BROKER}:4730"]
 [testnet]
 cloud = "ci"
 network = "test"
-owner = "{OWNER}"
+owner = "{SITE_OWNER}"
 look_every_s = 3
 {settings}
 "#,
@@ -362,7 +362,7 @@ fn forget_ports() -> Result<()> {
     let ports = ci.get("network", "/ports?fields=id&fields=description")?;
     for port in ports["ports"].as_array().into_iter().flatten() {
         let mark = port["description"].as_str().unwrap_or_default();
-        if mark.starts_with(&format!("toci-testnet:{OWNER}:")) {
+        if mark.starts_with(&format!("toci-testnet:{SITE_OWNER}:")) {
             ci.delete("network", &format!("/ports/{}", port["id"].as_str().unwrap_or_default()))?;
         }
     }

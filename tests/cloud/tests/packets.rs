@@ -170,6 +170,35 @@ impl Scene {
         read("ssh", &["-n", "-F", &config, machine, script])
     }
 
+    /// What a gateway tells of its machines to who comes from the instance with a lease's key.
+    fn gateway(&self, gateway: &Value, key: &Value) -> Result<String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
+        let (known, file) = (self.site.path("known_gateway"), self.site.path("lease_key"));
+        fs::write(&file, text(&key["ssh-key"])?)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let (host, port) = (text(&gateway["host-ip"])?, &gateway["toci"]["gateway"]["port"]);
+        let host_key = text(&gateway["toci"]["gateway"]["host_key"])?;
+        fs::write(&known, format!("gateway {host_key}\n"))?;
+        let Instance { floating, host_keys, key: pair, .. } = &self.instance;
+        let port = port.as_u64().context("a port")?;
+        let proxy = pair.proxy(&floating.address, host_keys, (&host, port))?;
+        let who = format!("{}@gateway", text(&gateway["ssh-user"])?);
+        read(
+            "ssh",
+            &[
+                "-nF/dev/null",
+                "-oBatchMode=yes",
+                "-oIdentitiesOnly=yes",
+                &format!("-oUserKnownHostsFile={}", known.display()),
+                &format!("-i{}", file.display()),
+                &format!("-oProxyCommand={proxy}"),
+                &who,
+                "LC_ALL=C virsh list --all",
+            ],
+        )
+    }
+
     fn seed(&self) -> &str {
         self.te["seed-ip"].as_str().unwrap_or_default()
     }
@@ -407,7 +436,19 @@ fn only_what_a_node_needs(scene: &Scene) -> Result<()> {
         println!("instance -> {address}:{port}: {said:?}");
         ensure!(said.is_empty() != (port == "22"), "port {port} of the TE host says {said:?}");
     }
+    of_the_gateways(scene)?;
     of_the_server(instance)
+}
+
+/// The key of a lease opens the gateway of that lease from a node, and no other one.
+fn of_the_gateways(scene: &Scene) -> Result<()> {
+    let own = scene.gateway(&scene.te, &scene.te)?;
+    told("instance -> gateway of its own lease", &own, "seed_1 ")?;
+    for (gateway, key) in [(&scene.other, &scene.te), (&scene.te, &scene.other)] {
+        let said = scene.gateway(gateway, key).err().context("another lease's key was taken")?;
+        told("instance -> gateway of another lease", &said.to_string(), "Permission denied")?;
+    }
+    Ok(())
 }
 
 /// What the server says to whoever has no token.

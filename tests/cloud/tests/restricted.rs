@@ -62,7 +62,8 @@ impl Credential {
     /// clouds.yaml that only its owner may read.
     fn write(&self, file: &Path) -> Result<()> {
         use std::io::Write as _;
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
         Ok(writeln!(
             file,
             "clouds:\n  {OWNER}:\n    auth_type: v3applicationcredential\n    region_name: RegionOne\n    auth: {{auth_url: \

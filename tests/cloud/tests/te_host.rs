@@ -1,0 +1,157 @@
+//! TE hosts that are servers of the cloud: `toci host deploy --cloud` makes two at once, `toci host remove` leaves nothing.
+//!
+//! Debian with libvirt needs a quarter of an hour here without KVM, so the servers are small guests, and what an image of
+//! `toci host image build` does at its first boot is done for them beside the cloud: with the user data that each server
+//! was given, by the same program, on the same network.
+
+use std::fs;
+use std::mem::ManuallyDrop;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use cloud_tests::{
+    Api, BROKER, Footprint, KeyPair, Process, SITE_OWNER, Server, Site, TEST_BRIDGE, wait_for,
+};
+use serde_json::Value;
+
+/// Longest wait for what the cloud does in the background; the machine may be busy.
+const LIMIT: Duration = Duration::from_secs(240);
+/// The hosts. Their numbers give the addresses of their seeds.
+const HOSTS: [&str; 2] = ["tehost5", "tehost6"];
+/// Where the small guest finds its config drive.
+const USER_DATA: &str = "mkdir -p /tmp/drive && mount -r /dev/sr0 /tmp/drive && cat /tmp/drive/openstack/latest/user_data";
+
+/// What an operator writes for both.
+fn template(site: &Site) -> String {
+    format!(
+        r#"name = "@NAME@"
+state = "{}/@NAME@"
+[server]
+url = "http://{BROKER}:8080"
+[network]
+address = "@ADDRESS@"
+seed_addresses = "198.18.0.@NUMBER@1-198.18.0.@NUMBER@9"
+dhcp = false
+[sandbox]
+outside_bridge = "{TEST_BRIDGE}"
+[reserve]
+memory_mib = 512
+disk_mib = 512
+[accelerator]
+never_kvm = true
+[[testenv]]
+shape = "small"
+labels = ["te"]
+count = 1
+[shape.small]
+cpu_overcommit = 16.0
+disk_overcommit = 8.0
+seed = {{ cpus = 1, memory_mib = 256, disk_gb = 1 }}
+nodes = {{ count = 1, cpus = 1, memory_mib = 256, disk_gb = 1 }}
+"#,
+        site.folder().display()
+    )
+}
+
+/// An operator's call of `toci host`, with an inventory of the test's own.
+fn host<'a>(site: &Site, words: &[&'a str], inventory: &'a str) -> Result<Value> {
+    let mut call = vec!["host"];
+    call.extend(words);
+    call.extend(["--inventory", inventory]);
+    site.toci(&call)
+}
+
+#[test]
+fn servers_become_te_hosts_and_go_without_a_trace() -> Result<()> {
+    let before = Footprint::now()?;
+    {
+        let site = Site::start("")?;
+        let key = KeyPair::new("te-hosts")?;
+        let inventory = site.path("hosts.toml").display().to_string();
+        let config = site.path("te.toml").display().to_string();
+        fs::write(&config, template(&site))?;
+        let mut deploy = vec!["deploy"];
+        deploy.extend(HOSTS);
+        deploy.extend(["--cloud", "ci", "--owner", SITE_OWNER, "--image", "tiny"]);
+        deploy.extend(["--flavor", "tiny", "--network", "test", "--access-network", "private"]);
+        deploy.extend(["--floating-network", "public", "--key-pair", &key.name]);
+        deploy.extend(["--config", &config, "--boot-within", "10m"]);
+
+        // A plan makes nothing.
+        let asked = [&deploy[..], &["--plan"]].concat();
+        let mut plan = vec!["toci", "host"];
+        plan.extend(&asked);
+        plan.extend(["--inventory", &inventory]);
+        let with_key = Footprint::now()?;
+        site.spawn("plan", &plan)?.ends(LIMIT)?;
+        let told = fs::read_to_string(site.path("plan.log"))?;
+        println!("{told}");
+        ensure!(HOSTS.iter().all(|host| told.contains(host)), "{told}");
+        ensure!(Footprint::now()? == with_key, "a plan made something");
+
+        let begun = Instant::now();
+        let all = [&["toci", "host"], &deploy[..], &["--inventory", &inventory]].concat();
+        let mut deploying = site.spawn("deploy", &all)?;
+        let mut machines = Vec::new();
+        for name in HOSTS {
+            let machine = boot(&site, name, &key, &mut deploying);
+            machines.push(machine.with_context(|| deploying.tail())?);
+            println!("{name} boots: {:.1} s", begun.elapsed().as_secs_f64());
+        }
+        deploying.ends(LIMIT).with_context(|| site.logs())?;
+        println!("{}\ndeployed: {:.1} s", deploying.tail(), begun.elapsed().as_secs_f64());
+        site.ready(HOSTS.len())?;
+        known_by_their_ports()?;
+
+        for name in HOSTS {
+            host(&site, &["remove", name, "--now"], &inventory)?;
+        }
+        ensure!(site.toci(&["host", "list"])? == serde_json::json!([]), "a host is still known");
+        println!("removed: {:.1} s", begun.elapsed().as_secs_f64());
+    }
+    before.is_restored(LIMIT)
+}
+
+/// Does what the image does when the server boots: reads its user data, enrols, serves.
+fn boot(site: &Site, name: &str, key: &KeyPair, deploying: &mut Process) -> Result<Process> {
+    let ci = Api::ci()?;
+    let id = wait_for("the server to be there", LIMIT, || {
+        if let Err(ended) = deploying.runs() {
+            return Ok(Err(ended));
+        }
+        Ok(Ok(ci.id_of("compute", "/servers", "servers", name)?))
+    })??;
+    // It is for toci to delete.
+    let server = ManuallyDrop::new(Server { id });
+    let seen = server.until("ACTIVE")?;
+    ensure!(seen["metadata"]["toci_te_host"] == name, "{}", seen["metadata"]);
+    let host_keys = server.host_keys()?;
+    let addresses = seen["addresses"]["private"].as_array().into_iter().flatten();
+    let mut addresses = addresses.filter(|address| address["OS-EXT-IPS:type"] == "floating");
+    let floating = addresses.next().and_then(|address| address["addr"].as_str());
+    let floating = floating.with_context(|| format!("no floating IP: {}", seen["addresses"]))?;
+    let data = wait_for("the user data", LIMIT, || key.ssh(floating, &host_keys, USER_DATA))?;
+    // From here on the second card is our bridge's, as on a machine that is a TE host.
+    key.ssh(floating, &host_keys, "ip link set eth1 down")?;
+    let (file, config) = (site.path(&format!("{name}.data")), site.path(&format!("{name}.toml")));
+    fs::write(&file, data)?;
+    let (file, config) = (file.display().to_string(), config.display().to_string());
+    let first_boot = ["toci-host", "first-boot", "--user-data", &file, "--config", &config];
+    site.spawn(&format!("{name}-first-boot"), &first_boot)?.ends(LIMIT)?;
+    site.spawn(name, &["toci-host", "run", "--config", &config])
+}
+
+/// A host's port is the server's own; that of its seed was made for it.
+fn known_by_their_ports() -> Result<()> {
+    let ci = Api::ci()?;
+    for name in HOSTS {
+        let (own, seed) = (format!("te_{name}"), format!("te_{name}_1"));
+        for (port, is_plugged) in [(&own, true), (&seed, false)] {
+            let found = ci.get("network", &format!("/ports?name={port}"))?["ports"][0].clone();
+            println!("{port}: {} {}", found["mac_address"], found["fixed_ips"][0]["ip_address"]);
+            let device = found["device_id"].as_str().with_context(|| format!("no port {port}"))?;
+            ensure!(device.is_empty() != is_plugged, "{port} is plugged into {device:?}");
+        }
+    }
+    Ok(())
+}
