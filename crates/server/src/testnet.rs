@@ -105,6 +105,14 @@ pub(crate) fn start(
     Ok(Some(health))
 }
 
+/// What became of a look.
+struct Looked {
+    /// What is in the way, and what the cloud refused.
+    problems: Vec<String>,
+    /// Nothing was refused.
+    is_done: bool,
+}
+
 #[derive(Debug)]
 struct Testnet {
     book: LeaseBook,
@@ -136,10 +144,10 @@ impl Testnet {
                 continue;
             }
             match self.look(&hosts).await {
-                Ok(refused) => {
-                    self.tell(refused);
-                    done = Some(hosts);
-                    next = Instant::now() + self.config.period;
+                Ok(Looked { problems, is_done }) => {
+                    self.tell(problems);
+                    next = Instant::now() + if is_done { self.config.period } else { RETRY_PERIOD };
+                    done = is_done.then_some(hosts);
                 }
                 Err(error) => {
                     tracing::error!(error = %Chain(&error), "the test network's ports are not as they should be");
@@ -158,8 +166,8 @@ impl Testnet {
         });
     }
 
-    /// One look, and what follows from it; what is in the way.
-    async fn look(&self, hosts: &Hosts) -> Result<Vec<String>, TestnetError> {
+    /// One look, and what follows from it.
+    async fn look(&self, hosts: &Hosts) -> Result<Looked, TestnetError> {
         let network = self.network().await?;
         let ports = self.cloud.ports(&[("network_id", &network.id)]).await?;
         let found: Vec<FoundPort> = ports.into_iter().map(found_port).collect();
@@ -169,14 +177,21 @@ impl Testnet {
         for refusal in &refused {
             tracing::warn!(port = refusal.name, "{}", refusal.why);
         }
+        let refused = refused.into_iter().map(|r| format!("{}: {}", r.name, r.why));
+        let mut looked = Looked { problems: refused.collect(), is_done: true };
         for step in &steps {
-            self.execute(step, &network, policy.groups.as_ref()).await?;
-            tracing::info!(network = self.config.network, "{step}");
+            match self.execute(step, &network, policy.groups.as_ref()).await {
+                Ok(()) => tracing::info!(network = self.config.network, "{step}"),
+                // One port that the cloud refuses keeps none of the others waiting.
+                Err(error) if error.is_refusal() => {
+                    tracing::error!(error = %Chain(&error), "{step}");
+                    looked.problems.push(format!("{step}: {}", Chain(&error)));
+                    looked.is_done = false;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(refused
-            .into_iter()
-            .map(|refusal| format!("{}: {}", refusal.name, refusal.why))
-            .collect())
+        Ok(looked)
     }
 
     async fn network(&self) -> Result<Network, TestnetError> {

@@ -74,31 +74,26 @@ fn patch(port: &Value, change: Value) -> Result<()> {
     Api::ci()?.put("network", &path, &json!({"port": change})).map(drop)
 }
 
-/// Ports that are not the site's, one of each kind; deleted when this is dropped.
-struct Strangers(Vec<String>);
+/// A port that is not the site's; deleted when this is dropped.
+struct Stranger(String);
 
-impl Strangers {
-    fn new() -> Result<Strangers> {
+impl Stranger {
+    fn new(name: &str, more: &Value) -> Result<Stranger> {
         let ci = Api::ci()?;
         let network = ci.id_of("network", "/networks", "networks", "test")?;
-        let mut strangers = Strangers(Vec::new());
-        for (name, description) in
-            [("te_tehost1_9", ""), ("te_other", "toci-testnet:other:tehost1")]
-        {
-            let port = json!({"name": name, "network_id": network, "description": description});
-            let made = ci.post("network", "/ports", &json!({"port": port}))?;
-            let id = made["port"]["id"].as_str().context("an id")?;
-            strangers.0.push(id.to_owned());
+        let mut port = json!({"name": name, "network_id": network});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            port[key] = value.clone();
         }
-        Ok(strangers)
+        let made = ci.post("network", "/ports", &json!({"port": port}))?;
+        Ok(Stranger(made["port"]["id"].as_str().context("an id")?.to_owned()))
     }
 }
 
-impl Drop for Strangers {
+impl Drop for Stranger {
     fn drop(&mut self) {
         // Footprint tells when this did not work.
-        let delete = |ci: &Api, id: &String| ci.delete("network", &format!("/ports/{id}"));
-        let _ = Api::ci().map(|ci| self.0.iter().for_each(|id| drop(delete(&ci, id))));
+        let _ = Api::ci().map(|ci| ci.delete("network", &format!("/ports/{}", self.0)));
     }
 }
 
@@ -127,9 +122,13 @@ impl Drop for Group {
 fn ports_follow_te_hosts_and_are_kept_right() -> Result<()> {
     let before = Footprint::now()?;
     {
-        let _strangers = Strangers::new()?;
+        let others = json!({"description": "toci-testnet:other:tehost1"});
+        let _strangers =
+            [Stranger::new("te_tehost1_9", &json!({}))?, Stranger::new("te_other", &others)?];
         let mut all: BTreeMap<String, String> =
             ports()?.iter().map(|(name, port)| (name.clone(), line(port))).collect();
+        let squats = json!({"fixed_ips": [{"ip_address": "198.18.0.11"}]});
+        let squatter = Stranger::new("squatter", &squats)?;
         let group = Group::new()?;
         let mut site = Site::start(&format!("security_groups = [{GROUP:?}]"))?;
         site.add_host(1, 2)?;
@@ -148,7 +147,16 @@ fn ports_follow_te_hosts_and_are_kept_right() -> Result<()> {
                 number.map_or(format!("te_tehost{host}"), |n| format!("te_tehost{host}_{n}"));
             all.insert(name, wished(&site, &group.0, host, domain, address)?);
         }
+        let mut without = all.clone();
+        without.remove("te_tehost1_1");
+        without.insert("squatter".into(), line(ports()?.get("squatter").context("a port")?));
+        become_these("made, but for one whose address is somebody's", &site, &without)?;
+        let told = told(&site)?;
+        println!("{told}");
+        ensure!(told.contains("te_tehost1_1") && told.contains("198.18.0.11"), "{told}");
+        drop(squatter);
         become_these("made", &site, &all)?;
+        well(&site)?;
         drifted(&site, &all)?;
         without_neutron(&site, &all)?;
 
@@ -191,23 +199,32 @@ fn alert(site: &Site) -> Result<Option<String>> {
     Ok((!testnet.is_null()).then(|| testnet["problems"].to_string()))
 }
 
+/// What is told when something is wrong.
+fn told(site: &Site) -> Result<String> {
+    wait_for("an alert", LIMIT, || {
+        alert(site)?.with_context(|| format!("no alert\n{}", site.logs()))
+    })
+}
+
+/// Waits until nothing is wrong.
+fn well(site: &Site) -> Result<()> {
+    wait_for("no alert", LIMIT, || match alert(site)? {
+        None => Ok(()),
+        Some(told) => bail!("{told}\n{}", site.logs()),
+    })
+}
+
 /// A Neutron that is gone is told, and what changed meanwhile is put right when it is back.
 fn without_neutron(site: &Site, all: &BTreeMap<String, String>) -> Result<()> {
     ensure!(alert(site)?.is_none(), "{:?}", alert(site)?);
     patch(ports()?.get("te_tehost1_1").context("a port")?, json!({"name": "x"}))?;
     let (begun, stopped) = (Instant::now(), stop(Service::NeutronServer)?);
-    let told = wait_for("an alert", LIMIT, || match alert(site)? {
-        Some(told) => Ok(told),
-        None => bail!("no alert\n{}", site.logs()),
-    })?;
+    let told = told(site)?;
     println!("Neutron gone, told after {:.1} s: {told}", begun.elapsed().as_secs_f64());
     ensure!(told.contains("no answer: connect to"), "{told}");
     drop(stopped);
     let begun = Instant::now();
-    wait_for("no alert", LIMIT, || match alert(site)? {
-        None => Ok(()),
-        Some(told) => bail!("{told}\n{}", site.logs()),
-    })?;
+    well(site)?;
     println!("Neutron back, told after {:.1} s", begun.elapsed().as_secs_f64());
     become_these("what changed before", site, all)
 }

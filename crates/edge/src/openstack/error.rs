@@ -121,6 +121,23 @@ impl CloudError {
         }
     }
 
+    /// Whether the cloud works and refuses this one thing: others may go well.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            CloudError::OverQuota { .. }
+            | CloudError::NotFound { .. }
+            | CloudError::Conflict { .. }
+            | CloudError::Refused { .. } => true,
+            CloudError::Unauthorised { .. }
+            | CloudError::Busy { .. }
+            | CloudError::Failed { .. }
+            | CloudError::Unreachable { .. }
+            | CloudError::NoEndpoint { .. }
+            | CloudError::Unexpected { .. } => false,
+        }
+    }
+
     /// An error of the way there.
     pub(super) fn of_http(what: &str, source: HttpError) -> CloudError {
         let what = what.to_owned();
