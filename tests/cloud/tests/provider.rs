@@ -193,6 +193,7 @@ fn quotas_are_known_before_and_a_refusal_is_no_failure() -> Result<()> {
             let room = provider.room().context("room after the first list")?;
             println!("room: {room:?}");
             ensure!(room.capacity.servers == 20 && room.capacity.cpus == 20, "{room:?}");
+            ensure!(room.quota.servers == 20 && room.quota.cpus == 20, "{room:?}");
             let cost = room.costs.get(&label("tiny")?).context("a cost")?;
             ensure!((cost.cpus, cost.memory_mib) == (1, 192), "{cost:?}");
             for (service, resource) in

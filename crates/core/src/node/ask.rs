@@ -1,13 +1,15 @@
 //! Requests: what is refused at once, what waits, and how each ends.
 
+use super::fit::Fit;
 use super::model::NodeState;
 use super::policy::{COUNT_MAX, HISTORY_MAX, REQUESTS_MAX};
-use super::pool::{Outcome, Pool};
-use crate::id::{Label, NodeId, RunId};
+use super::pool::{Entry, Outcome, Pool, Provider};
+use crate::id::{Label, NodeId, ProviderName, RunId};
 use crate::layout::Precedence;
 use crate::refused::Refused;
 use crate::time::Time;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// A run's wish for nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +37,10 @@ pub(super) struct Waiter {
     pub(super) request: Request,
     /// It had nodes before a restart and waits until it is known that they are still there.
     pub(super) resumes: bool,
-    /// Failed builds of its label while it was the first to wait for one.
-    pub(super) failures: u32,
+    /// Failed builds of its label while it was the first to wait for one, by provider.
+    pub(super) failures: BTreeMap<ProviderName, u32>,
+    /// Since when no provider can ever serve it, by what is known now.
+    pub(super) impossible: Option<Time>,
 }
 
 /// Where a request stands: the smaller goes first.
@@ -58,8 +62,11 @@ impl Pool {
             waiter.request.relative_priority = request.relative_priority;
             return Ok(());
         }
-        let label = self.possible(&request)?;
         let had = self.nodes_of(run).len();
+        let label = self.reasonable(&request)?;
+        if had == 0 {
+            self.check_possible(&label, request.count)?;
+        }
         if had > 0 && had < request.count as usize {
             return Err(Refused::new(
                 "nodes_lost",
@@ -76,13 +83,14 @@ impl Pool {
                 self.history.pop_front();
             }
         }
-        let waiter = Waiter { label, request, resumes: had > 0, failures: 0 };
+        let (failures, impossible) = (BTreeMap::new(), None);
+        let waiter = Waiter { label, request, resumes: had > 0, failures, impossible };
         self.requests.insert(run, waiter);
         Ok(())
     }
 
-    /// Refuses what can never be served.
-    fn possible(&self, request: &Request) -> Result<Label, Refused> {
+    /// Refuses what makes no sense.
+    fn reasonable(&self, request: &Request) -> Result<Label, Refused> {
         let known: Vec<&str> = self.settings.labels.iter().map(|l| l.name.as_str()).collect();
         let known = known.join(", ");
         let Some(label) = request.label.as_ref().or(self.default_label()) else {
@@ -106,13 +114,6 @@ impl Pool {
                 format!("ask for 1 to {COUNT_MAX}"),
             ));
         }
-        if !self.providers.values().any(|p| p.spec.offers(label, request.count)) {
-            return Err(Refused::new(
-                "never_fits",
-                format!("no provider has room for {} nodes of {label}", request.count),
-                "raise max_servers (or cpus, memory_mib) of a provider, or ask for fewer",
-            ));
-        }
         if self.requests.len() >= REQUESTS_MAX {
             return Err(Refused::new(
                 "queue_full",
@@ -123,11 +124,22 @@ impl Pool {
         Ok(label.clone())
     }
 
+    /// Refuses what can never be served. Where quotas once allowed it, it may wait for them to be raised again.
+    fn check_possible(&self, label: &Label, count: u32) -> Result<(), Refused> {
+        let Some(why) = self.never(label, count).filter(|_| !self.was_possible(label, count))
+        else {
+            return Ok(());
+        };
+        Err(Refused::new(
+            "never_fits",
+            format!("no provider has room for {count} nodes of {label}: {why}"),
+            "have a provider's max_servers, max_cpus, max_memory_mib or its cloud's quota raised, or ask for fewer or smaller nodes",
+        ))
+    }
+
     /// What a run has.
     pub(super) fn nodes_of(&self, run: RunId) -> Vec<NodeId> {
-        let of_run = |(id, e): (&NodeId, &super::pool::Entry)| {
-            (e.row.state.run() == Some(run)).then_some(*id)
-        };
+        let of_run = |(id, e): (&NodeId, &Entry)| (e.row.state.run() == Some(run)).then_some(*id);
         self.nodes.iter().filter_map(of_run).collect()
     }
 
@@ -138,7 +150,7 @@ impl Pool {
             let Some(waiter) = self.requests.get(&run) else { continue };
             let (count, resumes) = (waiter.request.count as usize, waiter.resumes);
             let in_use = NodeState::InUse(run);
-            let known = |e: &&super::pool::Entry| {
+            let known = |e: &&Entry| {
                 !resumes || self.providers.get(&e.row.provider).is_some_and(|p| p.listed.is_some())
             };
             let all = self.nodes.values().filter(|e| e.row.state == in_use);
@@ -158,22 +170,49 @@ impl Pool {
         }
     }
 
-    /// A build of a label failed: the first who waits for one bears it.
-    pub(super) fn bear(&mut self, label: &Label, reason: &str) {
-        let max = self.policy.failures_max;
-        let first = self
-            .requests
-            .values_mut()
-            .filter(|w| w.label == *label && !w.resumes)
-            .min_by_key(|w| w.rank());
-        let Some(waiter) = first else { return };
-        waiter.failures += 1;
-        if waiter.failures >= max {
-            let run = waiter.request.run;
-            let failures = waiter.failures;
-            let why = format!("{failures} nodes of {label} failed one after the other: {reason}");
+    /// A node of a label failed at a provider: the first who waits for one and may have had it bears it.
+    pub(super) fn bear(&mut self, provider: &ProviderName, label: &Label, reason: &str) {
+        let mut waiters: Vec<&Waiter> =
+            self.requests.values().filter(|w| w.label == *label && !w.resumes).collect();
+        waiters.sort_by_key(|waiter| waiter.rank());
+        let runs: Vec<RunId> = waiters.iter().map(|waiter| waiter.request.run).collect();
+        let may_have_it = |run: &RunId| self.place_of(*run).is_none_or(|place| place == provider);
+        let Some(run) = runs.into_iter().find(may_have_it) else { return };
+        let Some(waiter) = self.requests.get_mut(&run) else { return };
+        *waiter.failures.entry(provider.clone()).or_default() += 1;
+        let (failures, count) = (waiter.failures.clone(), waiter.request.count);
+        let spent = |name: &ProviderName| {
+            failures.get(name).is_some_and(|failed| *failed >= self.policy.failures_max)
+        };
+        if !spent(provider) {
+            return;
+        }
+        // Others may be well: it waits for their room, and has nothing more to do with this one.
+        let hopeful = |p: &Provider| {
+            let fits = matches!(p.fit(label, count), Some(Fit::Fits | Fit::Taken(_)));
+            fits && p.row.paused.is_none() && !spent(&p.spec.name)
+        };
+        if !self.providers.values().any(hopeful) {
+            let all: u32 = failures.values().sum();
+            let why = format!("{all} nodes of {label} failed one after the other: {reason}");
             self.end(run, Outcome::GivenUp(why));
             self.give_back(run);
+            return;
         }
+        self.release(run, "its run goes on elsewhere: more of its nodes cannot be made here");
+    }
+
+    /// Where a run has nodes.
+    pub(super) fn place_of(&self, run: RunId) -> Option<&ProviderName> {
+        let of_run = |e: &&Entry| e.row.state.run() == Some(run);
+        self.nodes.values().find(of_run).map(|e| &e.row.provider)
+    }
+
+    /// How many nodes of a label are ready at a provider.
+    pub(super) fn ready_at(&self, provider: &ProviderName, label: &Label) -> usize {
+        let ready = |e: &&Entry| {
+            e.row.state == NodeState::Ready && e.row.label == *label && e.row.provider == *provider
+        };
+        self.nodes.values().filter(ready).count()
     }
 }

@@ -2,7 +2,8 @@
 
 use super::model::{Hold, NodeState};
 use super::pause::Trouble;
-use super::pool::{Full, Pool, Provider, shortened};
+use super::policy::NUMBER_MAX;
+use super::pool::{Entry, Full, Pool, Provider, shortened};
 use crate::id::{NodeId, ProviderName, RunId};
 use crate::refused::Refused;
 use crate::time::Time;
@@ -12,12 +13,17 @@ use std::collections::BTreeSet;
 impl Pool {
     pub(super) fn give_back(&mut self, run: RunId) {
         self.requests.remove(&run);
+        self.release(run, "its run is over");
+    }
+
+    /// Whatever a run has is deleted, or kept where somebody wants to look at it.
+    pub(super) fn release(&mut self, run: RunId, reason: &str) {
         for id in self.nodes_of(run) {
             let held = self.nodes.get(&id).is_some_and(|e| e.row.hold.is_some());
             if held {
                 self.set(id, NodeState::Held);
             } else {
-                self.delete(id, "its run is over");
+                self.delete(id, reason);
             }
         }
     }
@@ -60,6 +66,7 @@ impl Pool {
                 entry.seen = now;
                 self.set(id, NodeState::Ready);
                 if !proven {
+                    self.note_build_time(id);
                     self.well_again(id);
                 }
             }
@@ -74,9 +81,17 @@ impl Pool {
         match result {
             Ok(()) => self.set(id, NodeState::InUse(run)),
             Err(reason) => {
-                let label = entry.row.label.clone();
+                let (label, name) = (entry.row.label.clone(), entry.row.provider.clone());
                 self.delete(id, &format!("it was not as ready as it said: {reason}"));
-                self.bear(&label, &reason);
+                self.bear(&name, &label, &reason);
+                // What has befallen it may have befallen its neighbours: no run has to find that out one by one.
+                let neighbour =
+                    |e: &&Entry| e.row.state == NodeState::Ready && e.row.provider == name;
+                let neighbours: Vec<NodeId> =
+                    self.nodes.values().filter(neighbour).map(|e| e.row.id).collect();
+                for id in neighbours {
+                    self.set(id, NodeState::Testing);
+                }
             }
         }
     }
@@ -131,6 +146,9 @@ impl Pool {
             self.changes.news.push((name.clone(), "can be reached again".to_owned()));
         }
         provider.listed = Some(asked);
+        // Names that are taken, as after the loss of the database: no number is given twice.
+        let numbers = names.iter().filter_map(|machine| number_of(machine, name));
+        self.last_node = numbers.fold(self.last_node, u64::max);
         let mine = self.nodes.values().filter(|e| e.row.provider == *name);
         let known: BTreeSet<&str> = mine.clone().map(|e| e.row.name.as_str()).collect();
         provider.buried.retain(|_, at| *at >= asked);
@@ -217,6 +235,7 @@ impl Pool {
         let now = self.now;
         let mut due: Vec<(NodeId, &'static str)> = Vec::new();
         let mut again: Vec<NodeId> = Vec::new();
+        let mut overdue: Vec<NodeId> = Vec::new();
         for (id, entry) in &self.nodes {
             match entry.row.state {
                 NodeState::Held if entry.row.hold.as_ref().is_none_or(|h| h.until <= now) => {
@@ -227,6 +246,9 @@ impl Pool {
                 }
                 NodeState::Ready if now >= entry.seen.after(self.policy.recheck) => {
                     again.push(*id);
+                }
+                NodeState::Deleting if self.is_overdue(entry) && !entry.told_overdue => {
+                    overdue.push(*id);
                 }
                 NodeState::Building
                 | NodeState::Testing
@@ -243,9 +265,30 @@ impl Pool {
         for id in again {
             self.set(id, NodeState::Testing);
         }
+        for id in overdue {
+            self.tell_overdue(id);
+        }
     }
 
-    fn in_state(&mut self, id: NodeId, state: NodeState) -> Option<&mut super::pool::Entry> {
+    /// Whether a node should have been deleted long ago.
+    pub(super) fn is_overdue(&self, entry: &Entry) -> bool {
+        entry.row.state == NodeState::Deleting
+            && entry.row.since.after(self.policy.delete_limit) <= self.now
+    }
+
+    fn tell_overdue(&mut self, id: NodeId) {
+        let (limit, Some(entry)) = (self.policy.delete_limit, self.nodes.get_mut(&id)) else {
+            return;
+        };
+        entry.told_overdue = true;
+        let (name, reason) = (&entry.row.name, &entry.row.reason);
+        let told =
+            format!("does not delete {name}, {} s after it was told to: {reason}", limit.as_secs());
+        self.changes.news.push((entry.row.provider.clone(), told));
+        self.changes.nodes.insert(id);
+    }
+
+    fn in_state(&mut self, id: NodeId, state: NodeState) -> Option<&mut Entry> {
         self.nodes.get_mut(&id).filter(|entry| entry.row.state == state)
     }
 
@@ -261,7 +304,7 @@ impl Pool {
             self.provider_changed(&name, told);
         }
         self.delete(id, &format!("it was not built: {reason}"));
-        self.bear(&label, reason);
+        self.bear(&name, &label, reason);
     }
 
     fn well_again(&mut self, id: NodeId) {
@@ -284,6 +327,14 @@ impl Pool {
     ) -> Option<&Trouble> {
         self.providers.get(provider)?.row.troubles.get(label)
     }
+}
+
+/// The number in the name of a node of a provider; none when it is no such name.
+fn number_of(machine: &str, provider: &ProviderName) -> Option<u64> {
+    let (place, number) = machine.rsplit_once('-')?;
+    let is_ours = place.strip_suffix(provider.as_str())?.ends_with('-');
+    let is_plain = number.bytes().all(|b| b.is_ascii_digit());
+    number.parse().ok().filter(|number| is_ours && is_plain && *number <= NUMBER_MAX)
 }
 
 fn no_such_node(id: NodeId) -> Refused {

@@ -18,9 +18,13 @@
 //! * That a cloud has no room after all is no failed build: nobody bears it, and it is asked again after a pause.
 //! * Requests are served by precedence, then relative priority, then age. A request that cannot be served now keeps
 //!   what it needs from those behind it; nodes that are ready and that nobody asked for make room for it.
-//! * Every request is served, refused at once because it can never be served, or given up after
-//!   [`Policy::failures_max`] builds for its label failed while it waited.
+//! * Every request is served, refused because it can never be served, or given up after [`Policy::failures_max`] builds for
+//!   its label failed, while it waited, at each provider that could serve it.
 //!   One that has some of its nodes goes before all that have none.
+//! * That something can never be served is said only when the quotas of all that offer it are known. When they were large
+//!   enough before, it waits for [`Policy::quota_wait`] for them to be raised again.
+//! * What is being built at a provider that does not answer, or for much longer than is usual there, is not counted on where
+//!   another provider can build: a region that is broken never delays another.
 //! * All nodes of one request are of one provider, so that they can reach each other.
 //! * Where builds fail, no further one is begun for a growing time; then one is tried. Where somebody has paused the
 //!   provider, none is begun until it is resumed.
@@ -31,7 +35,9 @@
 
 mod ask;
 mod autohold;
+mod fit;
 mod image;
+mod late;
 mod life;
 mod model;
 mod pause;
@@ -53,8 +59,8 @@ pub use image::{
 pub use model::{Hold, Node, NodeState, Rows};
 pub use pause::{ProviderPause, ProviderRow, Trouble};
 pub use policy::{
-    AUTOHOLD_COUNT_MAX, AUTOHOLD_LIFE, AUTOHOLDS_MAX, COUNT_MAX, HISTORY_MAX, Policy, REQUESTS_MAX,
-    TEXT_MAX_BYTES,
+    AUTOHOLD_COUNT_MAX, AUTOHOLD_LIFE, AUTOHOLDS_MAX, BUILD_TIMES_MAX, COUNT_MAX, HISTORY_MAX,
+    NUMBER_MAX, Policy, REQUESTS_MAX, TEXT_MAX_BYTES,
 };
 pub use pool::{Changes, Event, Outcome, Pool};
 pub use settings::{Amount, LabelSpec, PoolSpec, ProviderSpec, Room, Settings};

@@ -1,6 +1,7 @@
 //! Who gets which node, and which nodes are to be built: worked out anew after each event, from nothing but what is.
 
 use super::ask::Rank;
+use super::fit::Fit;
 use super::model::NodeState;
 use super::pool::{Entry, Pool, Provider};
 use super::settings::Amount;
@@ -27,6 +28,14 @@ struct Shelf {
     ready: Vec<NodeId>,
     /// Being made.
     pending: u64,
+    /// Being made, but not to be counted on where there is another way: see [`super::late`].
+    late: u64,
+}
+
+impl Shelf {
+    fn counted_on(&self) -> u64 {
+        u64::try_from(self.ready.len()).unwrap_or(u64::MAX).saturating_add(self.pending)
+    }
 }
 
 /// A round of planning.
@@ -46,6 +55,7 @@ impl Pool {
     /// Serves who can be served, begins what has to be built, makes room.
     pub(super) fn settle(&mut self) {
         self.answer();
+        self.refuse_the_impossible();
         let mut round = Round::new(self);
         round.requests();
         let evicted = round.make_room();
@@ -83,6 +93,7 @@ impl<'a> Round<'a> {
             let shelf = shelves.entry((&entry.row.provider, &entry.row.label)).or_default();
             match entry.row.state {
                 NodeState::Ready => shelf.ready.push(entry.row.id),
+                NodeState::Building | NodeState::Testing if pool.is_late(entry) => shelf.late += 1,
                 NodeState::Building | NodeState::Testing => shelf.pending += 1,
                 NodeState::Handing(_)
                 | NodeState::InUse(_)
@@ -120,10 +131,15 @@ impl<'a> Round<'a> {
             return;
         }
         let place = have.first().and_then(|id| pool.node(*id)).map(|node| &node.provider);
-        let offers = |p: &Provider| p.spec.offers(label, waiter.request.count);
+        // Where it does not fit nobody keeps room for it: others may have that.
+        let able = |name: &ProviderName, p: &Provider| match p.fit(label, waiter.request.count) {
+            Some(Fit::Fits | Fit::Unknown) => true,
+            Some(Fit::Taken(_) | Fit::Never(_)) => pool.ready_at(name, label) >= need,
+            None => false,
+        };
         let candidates: Vec<&ProviderName> = match place {
             Some(place) => vec![place],
-            None => pool.providers.iter().filter(|(_, p)| offers(p)).map(|(n, _)| n).collect(),
+            None => pool.providers.iter().filter(|(n, p)| able(n, p)).map(|(n, _)| n).collect(),
         };
         let best = candidates.into_iter().min_by_key(|name| self.badness(name, label, need));
         if let Some(best) = best {
@@ -131,13 +147,14 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The smaller the better: ready now, then soon, then as much as possible, then where others need it least.
+    /// The smaller the better: all of it soon, by a provider that does not hang; then most of it ready now, then where
+    /// others need it least.
     fn badness(
         &self,
         name: &'a ProviderName,
         label: &'a Label,
         need: usize,
-    ) -> (usize, u64, u64, u64, u64) {
+    ) -> (u64, usize, bool, u64, u64, u64) {
         let empty = Shelf::default();
         let closed = self.rooms.get(name).is_none_or(|room| room.closed);
         let shelf = self.shelves.get(&(name, label)).unwrap_or(&empty);
@@ -145,11 +162,12 @@ impl<'a> Round<'a> {
         let need_more = need.saturating_sub(shelf.ready.len());
         let soon = u64::try_from(need_more).unwrap_or(u64::MAX).saturating_sub(shelf.pending);
         let unbuilt = soon - self.buildable(name, label).min(soon);
-        let open = u64::from(!self.is_open(name, label));
+        let hangs = soon > 0 && (shelf.late > 0 || !self.is_open(name, label));
         let free = self.rooms.get(name).map_or(0, |r| r.free.servers);
         (
-            need_more.min(need),
-            unbuilt.saturating_mul(2).saturating_add(if soon > 0 { open } else { 0 }),
+            unbuilt.saturating_mul(2).saturating_add(u64::from(hangs)),
+            need_more,
+            self.is_silent(name),
             soon,
             self.pressure(name, label),
             u64::MAX - free,
@@ -173,6 +191,10 @@ impl<'a> Round<'a> {
         let pending = u64::try_from(missing).unwrap_or(u64::MAX).min(shelf.pending);
         shelf.pending -= pending;
         missing -= usize::try_from(pending).unwrap_or(missing);
+        // The best provider hangs: there is no other way, and the same one is not asked for still more.
+        let late = u64::try_from(missing).unwrap_or(u64::MAX).min(shelf.late);
+        shelf.late -= late;
+        missing -= usize::try_from(late).unwrap_or(missing);
         while missing > 0 && self.buildable(name, label) > 0 {
             self.build(name, label);
             missing -= 1;
@@ -228,16 +250,21 @@ impl<'a> Round<'a> {
             begun = false;
             for spec in &labels {
                 let label = &spec.name;
-                if self.on_shelves(label) >= u64::from(spec.min_ready) {
+                let wanted = u64::from(spec.min_ready);
+                if self.on_shelves(label) >= wanted {
                     continue;
                 }
+                // What is late is made up for, but not where it is late.
+                let enough = self.on_shelves_perhaps(label) >= wanted;
                 let best = pool
                     .providers
                     .keys()
                     .filter(|name| self.buildable(name, label) > 0)
+                    .filter(|name| !enough || self.late(name, label) == 0)
                     .min_by_key(|name| {
                         let free = self.rooms.get(name).map_or(0, |room| room.free.servers);
-                        (self.pressure(name, label), u64::MAX - free)
+                        let late = self.late(name, label) > 0;
+                        (late, self.pressure(name, label), u64::MAX - free)
                     });
                 if let Some(name) = best {
                     self.build(name, label);
@@ -290,8 +317,7 @@ impl<'a> Round<'a> {
         let Some(provider) = pool.providers.get(name) else { return false };
         let row = &provider.row;
         let failing = row.troubles.get(label).is_some_and(|t| t.until > pool.now);
-        let reachable = provider.listed.is_some() && provider.unreachable.is_none();
-        reachable && row.paused.is_none() && !failing
+        provider.answers() && row.paused.is_none() && !failing
     }
 
     /// Whether it is the provider's room that is short: a label's own limit, or a pause, is no reason to keep others out.
@@ -361,14 +387,25 @@ impl<'a> Round<'a> {
         u64::try_from(able).unwrap_or(u64::MAX)
     }
 
-    /// Nodes of a label that nobody has or waits for.
+    /// Nodes of a label that nobody has or waits for, where providers answer and do not hang.
     fn on_shelves(&self, label: &Label) -> u64 {
+        let counts = |name: &ProviderName, of: &Label| of == label && !self.is_silent(name);
+        let of_label = self.shelves.iter().filter(|((name, of), _)| counts(name, of));
+        of_label.map(|(_, shelf)| shelf.counted_on()).sum()
+    }
+
+    /// The same, with those that may still be of use when their providers recover.
+    fn on_shelves_perhaps(&self, label: &Label) -> u64 {
         let of_label = self.shelves.iter().filter(|((_, of), _)| *of == label);
-        of_label
-            .map(|(_, s)| {
-                u64::try_from(s.ready.len()).unwrap_or(u64::MAX).saturating_add(s.pending)
-            })
-            .sum()
+        of_label.map(|(_, shelf)| shelf.counted_on().saturating_add(shelf.late)).sum()
+    }
+
+    fn is_silent(&self, name: &ProviderName) -> bool {
+        self.pool.providers.get(name).is_none_or(|provider| self.pool.is_silent(provider))
+    }
+
+    fn late(&self, name: &'a ProviderName, label: &'a Label) -> u64 {
+        self.shelves.get(&(name, label)).map_or(0, |shelf| shelf.late)
     }
 }
 
@@ -382,7 +419,8 @@ fn room(pool: &Pool, name: &ProviderName, provider: &Provider) -> Room {
         let one = Amount { servers: 1, ..Amount::NONE };
         let cost = provider.cost(&entry.row.label).unwrap_or(one);
         used = used.and(cost);
-        if entry.row.state == NodeState::Deleting {
+        // What cannot be deleted takes its room, and is not waited for.
+        if entry.row.state == NodeState::Deleting && !pool.is_overdue(entry) {
             coming = coming.and(cost);
         }
         if let Some(more) = more.get_mut(&entry.row.label) {

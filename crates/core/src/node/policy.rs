@@ -13,6 +13,10 @@ pub const HISTORY_MAX: usize = 100;
 pub const REQUESTS_MAX: usize = 10_000;
 /// Nodes of one request at most.
 pub const COUNT_MAX: u32 = 16;
+/// So many of the latest builds of a label at a provider say how long one usually takes there.
+pub const BUILD_TIMES_MAX: usize = 9;
+/// Highest number of a node that is believed when a provider names a machine that no row knows.
+pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 
 /// Wishes to hold nodes of failures to come, at most.
 pub const AUTOHOLDS_MAX: usize = 1_000;
@@ -38,6 +42,14 @@ pub struct Policy {
     pub reclaim: Duration,
     /// Longest hold.
     pub hold_max: Duration,
+    /// How long a request that no provider's quotas have room for any more waits for them to be raised.
+    pub quota_wait: Duration,
+    /// A build is late after three times what is usual there, and not before this ...
+    pub late_min: Duration,
+    /// ... or after this where nothing is known to be usual.
+    pub late_unknown: Duration,
+    /// A node that is being deleted for longer is told to people.
+    pub delete_limit: Duration,
 }
 
 impl Default for Policy {
@@ -50,6 +62,10 @@ impl Default for Policy {
             spare: 10 * MINUTE,
             reclaim: 5 * MINUTE,
             hold_max: 72 * 60 * MINUTE,
+            quota_wait: 10 * MINUTE,
+            late_min: MINUTE,
+            late_unknown: 5 * MINUTE,
+            delete_limit: 10 * MINUTE,
         }
     }
 }

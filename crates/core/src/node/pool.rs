@@ -122,8 +122,10 @@ pub enum Event {
 pub enum Outcome {
     /// These are its nodes.
     Served(Vec<NodeId>),
-    /// It cannot be served, and why.
+    /// It could not be served, or lost what it had, and why.
     GivenUp(String),
+    /// No provider can ever serve it, and why.
+    Impossible(String),
 }
 
 /// What changed since the last [`Pool::take_changes`]. Rows are written first, in one transaction; then the rest is
@@ -158,6 +160,8 @@ pub(super) struct Entry {
     pub(super) row: Node,
     /// It was ready once: when it fails now, that is no failed build.
     pub(super) proven: bool,
+    /// When its build was begun.
+    pub(super) begun: Time,
     /// When it was last found fit.
     pub(super) seen: Time,
     /// Until when it waits for its run, after a restart.
@@ -166,12 +170,31 @@ pub(super) struct Entry {
     pub(super) not_before: Time,
     /// ... for so often it failed.
     pub(super) failures: u32,
+    /// People were told that it is being deleted for too long.
+    pub(super) told_overdue: bool,
+}
+
+impl Entry {
+    fn new(row: Node, proven: bool, now: Time) -> Entry {
+        Entry {
+            row,
+            proven,
+            begun: now,
+            seen: now,
+            reclaim: None,
+            not_before: now,
+            failures: 0,
+            told_overdue: false,
+        }
+    }
 }
 
 /// A provider and what is known of it while the pool lives.
 #[derive(Clone, Debug)]
 pub(super) struct Provider {
     pub(super) spec: ProviderSpec,
+    /// Since when it is asked.
+    pub(super) begun: Time,
     /// When its last good list was asked for; none: not yet asked.
     pub(super) listed: Option<Time>,
     /// Why it cannot be asked at present.
@@ -184,6 +207,8 @@ pub(super) struct Provider {
     pub(super) told: Option<Room>,
     /// Labels that its cloud had no room for.
     pub(super) full: BTreeMap<Label, Full>,
+    /// How long the latest builds of each label took.
+    pub(super) times: BTreeMap<Label, VecDeque<Duration>>,
     pub(super) row: ProviderRow,
 }
 
@@ -199,6 +224,21 @@ pub(super) struct Full {
 }
 
 impl Provider {
+    fn new(spec: ProviderSpec, now: Time) -> Provider {
+        Provider {
+            row: ProviderRow::new(spec.name.clone()),
+            spec,
+            begun: now,
+            listed: None,
+            unreachable: None,
+            aliens: BTreeSet::new(),
+            buried: BTreeMap::new(),
+            told: None,
+            full: BTreeMap::new(),
+            times: BTreeMap::new(),
+        }
+    }
+
     /// All that may be taken of it.
     pub(super) fn quota(&self) -> Amount {
         let told = self.told.as_ref().map(|room| room.capacity);
@@ -226,6 +266,8 @@ pub struct Pool {
     pub(super) autoholds: BTreeMap<AutoholdId, Autohold>,
     /// Labels of the latest requests.
     pub(super) history: VecDeque<Label>,
+    /// So many nodes of a label in one request were once possible somewhere, by what was told of quotas.
+    pub(super) possible: BTreeMap<Label, u32>,
     pub(super) changes: Changes,
 }
 
@@ -236,19 +278,7 @@ impl Pool {
         let providers = settings
             .providers
             .iter()
-            .map(|spec| {
-                let provider = Provider {
-                    spec: spec.clone(),
-                    listed: None,
-                    unreachable: None,
-                    aliens: BTreeSet::new(),
-                    buried: BTreeMap::new(),
-                    told: None,
-                    full: BTreeMap::new(),
-                    row: ProviderRow::new(spec.name.clone()),
-                };
-                (spec.name.clone(), provider)
-            })
+            .map(|spec| (spec.name.clone(), Provider::new(spec.clone(), now)))
             .collect();
         let mut pool = Pool {
             policy,
@@ -260,6 +290,7 @@ impl Pool {
             requests: BTreeMap::new(),
             autoholds: rows.autoholds.into_iter().map(|wish| (wish.id, wish)).collect(),
             history: VecDeque::new(),
+            possible: BTreeMap::new(),
             changes: Changes::default(),
         };
         for row in rows.nodes {
@@ -276,14 +307,7 @@ impl Pool {
         self.last_node = self.last_node.max(id.0);
         let state = row.state;
         let known = self.providers.contains_key(&row.provider);
-        let mut entry = Entry {
-            row,
-            proven: true,
-            seen: self.now,
-            reclaim: None,
-            not_before: self.now,
-            failures: 0,
-        };
+        let mut entry = Entry::new(row, true, self.now);
         if matches!(state, NodeState::InUse(_)) {
             entry.reclaim = Some(self.now.after(self.policy.reclaim));
         }
@@ -315,11 +339,7 @@ impl Pool {
             Event::Lost { node, reason } => self.lost(node, &reason),
             Event::Deleted { node, result } => self.deleted(node, result),
             Event::Listed { provider, asked, result } => self.listed(&provider, asked, result),
-            Event::Room { provider, room } => {
-                if let Some(provider) = self.providers.get_mut(&provider) {
-                    provider.told = Some(room);
-                }
-            }
+            Event::Room { provider, room } => self.told_room(&provider, room),
             Event::AlienDone { provider, name } => {
                 if let Some(provider) = self.providers.get_mut(&provider) {
                     provider.aliens.remove(&name);
@@ -398,6 +418,7 @@ impl Pool {
             entry.row.hold = None;
             entry.not_before = now;
             entry.failures = 0;
+            entry.told_overdue = false;
             self.set(id, NodeState::Deleting);
         }
     }
@@ -434,15 +455,7 @@ impl Pool {
             hold: None,
             reason: String::new(),
         };
-        let entry = Entry {
-            row,
-            proven: false,
-            seen: self.now,
-            reclaim: None,
-            not_before: self.now,
-            failures: 0,
-        };
-        self.nodes.insert(id, entry);
+        self.nodes.insert(id, Entry::new(row, false, self.now));
         self.changes.nodes.insert(id);
         id
     }

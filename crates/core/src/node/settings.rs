@@ -48,6 +48,24 @@ impl Amount {
         }
     }
 
+    /// Of a need that this does not suffice for: what is needed and what there is, of each kind that is short; none when
+    /// it suffices.
+    #[must_use]
+    pub fn short_of(self, need: Amount) -> Option<(String, String)> {
+        let kinds = [
+            (need.servers, self.servers, "server", "servers"),
+            (need.cpus, self.cpus, "CPU", "CPUs"),
+            (need.memory_mib, self.memory_mib, "MiB of memory", "MiB of memory"),
+        ];
+        let of = |n: u64, one: &str, more: &str| format!("{n} {}", if n == 1 { one } else { more });
+        let short = || kinds.iter().filter(|(need, have, ..)| need > have);
+        short().next()?;
+        let needed: Vec<String> =
+            short().map(|(need, _, one, more)| of(*need, one, more)).collect();
+        let there: Vec<String> = short().map(|(_, have, one, more)| of(*have, one, more)).collect();
+        Some((needed.join(" and "), there.join(" and ")))
+    }
+
     /// So many of it.
     #[must_use]
     pub fn times(self, n: u32) -> Amount {
@@ -104,6 +122,8 @@ impl ProviderSpec {
 pub struct Room {
     /// All that our nodes together may take: what the cloud's quotas leave to us beside what others have.
     pub capacity: Amount,
+    /// All of the cloud's quotas, whoever uses them: what is more than that can never be there.
+    pub quota: Amount,
     /// What a node of a label takes, where the cloud knows it better than the settings.
     pub costs: BTreeMap<Label, Amount>,
 }

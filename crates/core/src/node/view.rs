@@ -1,6 +1,7 @@
 //! What the world should do now, and how things stand, for people.
 
-use super::model::NodeState;
+use super::fit::Fit;
+use super::model::{Node, NodeState};
 use super::pause::ProviderPause;
 use super::pool::Pool;
 use crate::id::{NodeId, ProviderName, RunId};
@@ -71,10 +72,17 @@ impl Pool {
         if waiter.resumes {
             return Some("its provider is asked whether its nodes are still there".to_owned());
         }
-        let able = self.providers.values().filter(|p| p.spec.offers(label, waiter.request.count));
         let mut why = Vec::new();
-        for provider in able {
+        for provider in self.providers.values() {
             let name = &provider.spec.name;
+            match provider.fit(label, waiter.request.count) {
+                None => continue,
+                Some(Fit::Taken(figures) | Fit::Never(figures)) => {
+                    why.push(figures);
+                    continue;
+                }
+                Some(Fit::Fits | Fit::Unknown) => {}
+            }
             let here =
                 self.nodes.values().filter(|e| e.row.provider == *name && e.row.label == *label);
             let pending = here
@@ -94,14 +102,35 @@ impl Pool {
                     let reason = provider.full.get(label).map_or("", |full| &full.reason);
                     format!("{name} has no room: {reason}")
                 }
-                (None, _) if pending > 0 => format!("{name} makes {pending} nodes of {label}"),
+                (None, _) if pending > 0 => match self.slow_builds(provider, label) {
+                    0 => format!("{name} makes {pending} nodes of {label}"),
+                    slow => format!(
+                        "{name} makes {pending} nodes of {label}, {slow} of them for longer than usual"
+                    ),
+                },
                 (None, _) => {
-                    let used = self.nodes.values().filter(|e| e.row.provider == *name).count();
-                    format!("{used} of {} machines of {name} exist", provider.quota().servers)
+                    let here = || self.nodes.values().filter(|e| e.row.provider == *name);
+                    let stuck = match here().filter(|e| self.is_overdue(e)).count() {
+                        0 => String::new(),
+                        stuck => format!(", {stuck} of them cannot be deleted"),
+                    };
+                    let (used, most) = (here().count(), provider.quota().servers);
+                    format!("{used} of {most} machines of {name} exist{stuck}")
                 }
             });
         }
         Some(why.join("; "))
+    }
+
+    /// Nodes that are being deleted for too long: somebody has to see why.
+    pub fn overdue(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().filter(|entry| self.is_overdue(entry)).map(|entry| &entry.row)
+    }
+
+    /// Whether a node is one of these.
+    #[must_use]
+    pub fn goes_too_slowly(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|entry| self.is_overdue(entry))
     }
 
     /// Runs that wait for nodes.
@@ -126,6 +155,14 @@ impl Pool {
                     trouble.reason
                 ));
             }
+            for label in provider.spec.pools.keys() {
+                let (slow, patience) =
+                    (self.slow_builds(provider, label), self.patience(provider, label));
+                if slow > 0 {
+                    let s = patience.as_secs();
+                    problems.push(format!("{slow} builds of {label} take longer than {s} s"));
+                }
+            }
             let full = provider.full.iter().filter(|(_, full)| full.until > self.now);
             problems.extend(full.map(|(label, f)| format!("no room for {label}: {}", f.reason)));
             problems.extend(provider.aliens.iter().map(|a| format!("{a} is no node of ours")));
@@ -135,7 +172,7 @@ impl Pool {
                 max_servers: provider.spec.quota.servers,
                 nodes,
                 labels: provider.spec.pools.keys().map(ToString::to_string).collect(),
-                reachable: provider.listed.is_some() && provider.unreachable.is_none(),
+                reachable: provider.answers(),
                 problems,
                 paused: provider.row.paused.clone(),
                 paused_until: pauses.max(),

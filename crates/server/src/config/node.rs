@@ -89,6 +89,10 @@ pub(super) struct NodesFile {
     spare_s: Option<u64>,
     reclaim_s: Option<u64>,
     hold_max_s: Option<u64>,
+    quota_wait_s: Option<u64>,
+    late_min_s: Option<u64>,
+    late_unknown_s: Option<u64>,
+    delete_limit_s: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -515,6 +519,9 @@ fn policy(file: &NodesFile) -> Result<Policy, Wrong> {
         ("failures_max", file.failures_max.map(u64::from)),
         ("pause_min_s", file.pause_min_s),
         ("recheck_s", file.recheck_s),
+        ("late_min_s", file.late_min_s),
+        ("late_unknown_s", file.late_unknown_s),
+        ("delete_limit_s", file.delete_limit_s),
     ])?;
     let usual = Policy::default();
     let seconds = |given: Option<u64>, usual: Duration| given.map_or(usual, Duration::from_secs);
@@ -526,6 +533,10 @@ fn policy(file: &NodesFile) -> Result<Policy, Wrong> {
         spare: seconds(file.spare_s, usual.spare),
         reclaim: seconds(file.reclaim_s, usual.reclaim),
         hold_max: seconds(file.hold_max_s, usual.hold_max),
+        quota_wait: seconds(file.quota_wait_s, usual.quota_wait),
+        late_min: seconds(file.late_min_s, usual.late_min),
+        late_unknown: seconds(file.late_unknown_s, usual.late_unknown),
+        delete_limit: seconds(file.delete_limit_s, usual.delete_limit),
     })
 }
 

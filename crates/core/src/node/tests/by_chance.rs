@@ -3,7 +3,7 @@
 use super::world::{World, labels, provider, provider_name};
 use crate::id::{NodeId, RunId};
 use crate::layout::Precedence;
-use crate::node::{Event, NodeState, Settings};
+use crate::node::{Amount, Event, NodeState, Settings};
 use core::time::Duration;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -19,6 +19,7 @@ enum Step {
     Hold(u64),
     Delete(u64),
     Pause(usize, bool),
+    Room(usize, u64, u64),
     Pass(u64),
     Crash(bool),
 }
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..30_u64).prop_map(Step::Hold),
         1 => (0..30_u64).prop_map(Step::Delete),
         1 => (0..2_usize, any::<bool>()).prop_map(|(p, on)| Step::Pause(p, on)),
+        1 => (0..2_usize, 0..6_u64, 0..3_u64).prop_map(|(p, most, others)| Step::Room(p, most, others)),
         2 => (1..2000_u64).prop_map(Step::Pass),
         1 => any::<bool>().prop_map(Step::Crash),
     ]
@@ -50,6 +52,10 @@ fn settings(max: (u64, u64), memory: u64) -> Settings {
             provider("q", max.1, u64::MAX, &[("a", 1), ("b", 1), ("c", 1)]),
         ],
     }
+}
+
+fn servers(servers: u64) -> Amount {
+    Amount { servers, cpus: u64::MAX, memory_mib: u64::MAX }
 }
 
 fn pause(name: &str, on: bool) -> Event {
@@ -107,6 +113,10 @@ fn take(world: &mut World, step: Step, live: &mut BTreeSet<u128>) {
         Step::Pause(pick, on) => {
             let _ = world.on(pause(PROVIDERS[pick], on));
         }
+        Step::Room(pick, most, others) => {
+            let left = servers(most.saturating_sub(others));
+            world.room(PROVIDERS[pick], servers(most), left);
+        }
         Step::Pass(seconds) => world.pass(seconds),
         Step::Crash(half_built) => {
             world.crash(half_built);
@@ -133,6 +143,7 @@ proptest! {
         for name in PROVIDERS {
             // Refused unless it is paused.
             let _ = world.on(pause(name, false));
+            world.room(name, servers(9), servers(9));
         }
         // From here on all goes well, and everybody is served or told in the end.
         for round in 0..200 {

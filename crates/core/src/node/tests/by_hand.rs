@@ -178,6 +178,7 @@ fn what_a_cloud_says_of_its_room_counts() {
         provider: provider_name("p"),
         room: Room {
             capacity: amount(servers, cpus),
+            quota: amount(90, 90),
             costs: [(label("a"), Amount { servers: 1, cpus: 2, memory_mib: 1 })].into(),
         },
     };

@@ -3,4 +3,5 @@
 mod autohold;
 mod by_chance;
 mod by_hand;
+mod clouds;
 mod world;

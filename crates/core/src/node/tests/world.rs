@@ -4,7 +4,7 @@ use crate::id::{AutoholdId, Label, NodeId, ProviderName, RunId};
 use crate::layout::Precedence;
 use crate::node::{
     Amount, Autohold, Event, LabelSpec, Node, NodeState, Outcome, Policy, Pool, PoolSpec,
-    ProviderRow, ProviderSpec, Request, Rows, Settings, Wanted,
+    ProviderRow, ProviderSpec, Request, Room, Rows, Settings, Wanted,
 };
 use crate::time::Time;
 use core::time::Duration;
@@ -174,6 +174,13 @@ impl World {
         self.on(Event::Listed { provider: name.clone(), asked: self.now, result }).unwrap();
     }
 
+    /// A provider's cloud tells of its quotas, and what others of the project leave of them.
+    pub(super) fn room(&mut self, name: &str, quota: Amount, capacity: Amount) {
+        let (provider, costs) = (provider_name(name), BTreeMap::new());
+        let room = Room { capacity, quota, costs };
+        self.on(Event::Room { provider, room }).unwrap();
+    }
+
     pub(super) fn list_all(&mut self) {
         let names: Vec<ProviderName> = self.machines.keys().cloned().collect();
         for name in names {
@@ -261,7 +268,7 @@ impl World {
     pub(super) fn served(&self, run: u128) -> Option<&[NodeId]> {
         match self.outcomes.get(&RunId(run)) {
             Some(Outcome::Served(nodes)) => Some(nodes),
-            Some(Outcome::GivenUp(_)) | None => None,
+            Some(Outcome::GivenUp(_) | Outcome::Impossible(_)) | None => None,
         }
     }
 }

@@ -46,6 +46,7 @@ impl Servers {
         };
         let ours: Vec<&Server> = all.iter().filter(is_node).collect();
         Ok(Room {
+            quota: quota(&self.config, &quotas),
             capacity: capacity(&self.config, &quotas, &ours, found, &marks),
             costs: costs(&self.config, &things),
         })
@@ -60,6 +61,27 @@ fn costs(config: &OpenStackConfig, things: &Things) -> BTreeMap<toci_core::id::L
         Some((label.clone(), amount))
     };
     config.shapes.iter().filter_map(cost).collect()
+}
+
+/// All of the quotas, whoever uses them. Ports and floating IPs bound servers.
+fn quota(config: &OpenStackConfig, quotas: &Quotas) -> Amount {
+    let most = |most: Option<u64>| most.unwrap_or(u64::MAX);
+    let ports = most(quotas.ports.most) / ports_each(config);
+    let ips = match &config.floating_network {
+        Some(_) => most(quotas.floating_ips.most),
+        None => u64::MAX,
+    };
+    Amount {
+        servers: most(quotas.nova.instances.1).min(ports).min(ips),
+        cpus: most(quotas.nova.cores.1),
+        memory_mib: most(quotas.nova.ram_mib.1),
+    }
+}
+
+/// Ports of one node, at most.
+fn ports_each(config: &OpenStackConfig) -> u64 {
+    let networks = config.shapes.values().map(|shape| shape.networks.len().max(1)).max();
+    u64::try_from(networks.unwrap_or(1)).unwrap_or(u64::MAX)
 }
 
 /// All that our nodes together may take.
@@ -80,8 +102,7 @@ fn capacity(
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let ports = count(found.ports.iter().filter(|port| is_ours(&port.description)).count());
     let ports = left((quotas.ports.used, quotas.ports.most), ports);
-    let each = config.shapes.values().map(|shape| count(shape.networks.len().max(1))).max();
-    servers = servers.min(ports / each.unwrap_or(1));
+    servers = servers.min(ports / ports_each(config));
     if config.floating_network.is_some() {
         let ips = found.floating_ips.iter().filter(|ip| is_ours(&ip.description)).count();
         let quota = (quotas.floating_ips.used, quotas.floating_ips.most);

@@ -265,6 +265,9 @@ impl State {
                     self.served.insert(run, nodes);
                 }
                 Outcome::GivenUp(why) => self.answer(run, || Err(NodeError::Failed(why.clone()))),
+                Outcome::Impossible(why) => {
+                    self.answer(run, || Err(NodeError::Impossible(why.clone())));
+                }
             }
         }
         self.hand_out();
