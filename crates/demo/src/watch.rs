@@ -152,6 +152,7 @@ mod tests {
             run: None,
             job: String::new(),
             hold_until_us: None,
+            overdue: false,
             reason: String::new(),
         }
     }

@@ -8,6 +8,7 @@ use crate::tasks::lease::{BookError, Change, LeaseBook};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use toci_core::chain::Chain;
 use toci_core::id::HostId;
@@ -15,7 +16,7 @@ use toci_core::testnet::{Difference, FoundPort, Hosts, Leg, Plan, Policy, Step, 
 use toci_core::time::Time;
 use toci_edge::http::HttpError;
 use toci_edge::openstack::config::{LoadCloud, Place, load};
-use toci_edge::openstack::{Cloud, CloudError, Network, Port};
+use toci_edge::openstack::{CallCount, Cloud, CloudError, Network, Port};
 use toci_wire::api;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep_until};
@@ -73,6 +74,7 @@ pub enum TestnetError {
 #[derive(Clone, Debug)]
 pub(crate) struct TestnetHealth {
     network: String,
+    cloud: Arc<Cloud>,
     trouble: watch::Receiver<Option<Trouble>>,
 }
 
@@ -88,6 +90,11 @@ impl TestnetHealth {
         let Trouble { since, problems } = self.trouble.borrow().clone()?;
         Some(api::TestnetAlert { network: self.network.clone(), since_us: since.0, problems })
     }
+
+    /// How often the cloud was called.
+    pub(crate) fn calls(&self) -> Vec<CallCount> {
+        self.cloud.counts()
+    }
 }
 
 /// Starts looking after the ports, if that is wanted; it ends when the server stops.
@@ -99,8 +106,10 @@ pub(crate) fn start(
     let Some(config) = config else { return Ok(None) };
     let settings = load(&Place::here(), config.cloud.as_deref(), config.region.as_deref())?;
     let (told, trouble) = watch::channel(None);
-    let health = TestnetHealth { network: config.network.clone(), trouble };
-    let task = Testnet { book: book.clone(), cloud: Cloud::new(settings)?, config, told };
+    let cloud = Arc::new(Cloud::new(settings)?);
+    let network = config.network.clone();
+    let health = TestnetHealth { network, cloud: Arc::clone(&cloud), trouble };
+    let task = Testnet { book: book.clone(), cloud, config, told };
     tokio::spawn(task.run(stopping.clone()));
     Ok(Some(health))
 }
@@ -116,7 +125,7 @@ struct Looked {
 #[derive(Debug)]
 struct Testnet {
     book: LeaseBook,
-    cloud: Cloud,
+    cloud: Arc<Cloud>,
     config: TestnetConfig,
     told: watch::Sender<Option<Trouble>>,
 }

@@ -46,6 +46,13 @@ fn picture(alerts: &Alerts) -> String {
         let why = provider.problems.join("; ");
         paused.chain(unwell.then(|| format!("provider {name} is not well: {why}")))
     });
+    let nodes = alerts.nodes.iter().map(|node| {
+        let (since, why) = (ago(node.since_us), &node.reason);
+        format!(
+            "node {} ({}) of {} is being deleted since {since} and is still there: {why}",
+            node.node, node.name, node.provider
+        )
+    });
     let testnet = alerts.testnet.iter().map(|testnet| {
         let (since, why) = (ago(testnet.since_us), testnet.problems.join("; "));
         format!(
@@ -53,14 +60,17 @@ fn picture(alerts: &Alerts) -> String {
             testnet.network
         )
     });
-    let lines: Vec<String> = troubles.chain(paused).chain(providers).chain(testnet).collect();
+    let of_nodes = providers.chain(nodes);
+    let lines: Vec<String> = troubles.chain(paused).chain(of_nodes).chain(testnet).collect();
     if lines.is_empty() { "nothing".to_owned() } else { lines.join("\n") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toci_wire::api::{JobPause, ProviderAlert, ProviderPause, RunTrouble, TestnetAlert};
+    use toci_wire::api::{
+        JobPause, NodeAlert, ProviderAlert, ProviderPause, RunTrouble, TestnetAlert,
+    };
 
     #[test]
     fn each_alert_is_a_line() {
@@ -88,9 +98,16 @@ mod tests {
             problems: vec!["te_a: it is `b`'s".into()],
         };
         let (troubles, paused_jobs) = (vec![trouble], vec![pause]);
-        let alerts = Alerts { troubles, paused_jobs, providers, testnet: Some(testnet) };
+        let nodes = vec![NodeAlert {
+            node: "N7".into(),
+            name: "a-hp1-7".into(),
+            provider: "hp1".into(),
+            since_us: 0,
+            reason: "it is ACTIVE".into(),
+        }];
+        let alerts = Alerts { troubles, paused_jobs, providers, nodes, testnet: Some(testnet) };
         let text = picture(&alerts);
-        assert_eq!(text.lines().count(), 5, "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
         assert!(text.contains("\nprovider rack is paused by bob since "), "{text}");
         assert!(
             text.contains("\nprovider rack is not well: cannot be reached: no route\n"),
@@ -98,6 +115,11 @@ mod tests {
         );
         assert!(
             text.contains("\nports of the network test are not as they should be since "),
+            "{text}"
+        );
+        assert!(
+            text.contains("\nnode N7 (a-hp1-7) of hp1 is being deleted since ")
+                && text.contains(" and is still there: it is ACTIVE\n"),
             "{text}"
         );
         assert!(text.ends_with(": te_a: it is `b`'s"), "{text}");

@@ -19,6 +19,7 @@ pub mod openstack;
 mod roster;
 
 use crate::node::Session;
+use crate::openstack::CallCount;
 pub use crate::source::Work;
 pub use boot::console_told;
 pub use error::ProviderError;
@@ -75,6 +76,11 @@ pub trait Provider: Send + Sync + core::fmt::Debug {
 
     /// A machine that the server remembers from before a restart. Called before anything else.
     fn remember(&self, _name: &str, _token: &str) {}
+
+    /// How many calls of its cloud there were, where it is one.
+    fn calls(&self) -> Vec<CallCount> {
+        Vec::new()
+    }
 
     /// The images that it makes machines of, where it makes them itself.
     fn images(&self) -> Vec<ImageView> {

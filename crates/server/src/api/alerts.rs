@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use toci_wire::api::{
-    Alerts, ErrorBody, JobPause, PauseOrder, Pipeline, PipelineItem, ProviderAlert,
+    Alerts, ErrorBody, JobPause, NodeAlert, PauseOrder, Pipeline, PipelineItem, ProviderAlert,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,6 +49,14 @@ pub(super) async fn alerts(api: &Api) -> Result<Alerts, Problem> {
             paused_until_us: provider.paused_until_us,
         };
         alerts.providers = unwell.map(alert).collect();
+        let alert = |node: toci_wire::api::Node| NodeAlert {
+            node: node.id,
+            name: node.name,
+            provider: node.provider,
+            since_us: node.since_us,
+            reason: node.reason,
+        };
+        alerts.nodes = nodes.overdue().await?.into_iter().map(alert).collect();
     }
     alerts.testnet = api.testnet.as_ref().and_then(TestnetHealth::alert);
     Ok(alerts)

@@ -4,11 +4,13 @@ use super::error::Problem;
 use super::extract::Caller;
 use super::state::Shared;
 use crate::metrics::Page;
+use crate::testnet::TestnetHealth;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use toci_edge::openstack::CallCount;
 use toci_store::LeaseFilter;
 use toci_wire::api::ErrorBody;
 use utoipa_axum::router::OpenApiRouter;
@@ -75,6 +77,9 @@ pub(crate) async fn metrics(
         "gauge",
     );
     page.sample("toci_testnet_unwell", &[], usize::from(alerts.testnet.is_some()));
+    page.family("toci_nodes_overdue", "Nodes that cannot be deleted.", "gauge");
+    page.sample("toci_nodes_overdue", &[], alerts.nodes.len());
+    cloud_calls(&api, &mut page).await?;
     if let Some(gate) = &api.gate {
         let status = gate.gate.status().await?;
         let items = status.iter().flat_map(|p| &p.queues).flat_map(|q| q.heads.iter().flatten());
@@ -89,6 +94,30 @@ pub(crate) async fn metrics(
     }
     let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((kind, page.into_text()).into_response())
+}
+
+/// How often clouds were called, by providers and for the test network.
+async fn cloud_calls(api: &Shared, page: &mut Page) -> Result<(), Problem> {
+    let name = "toci_cloud_calls_total";
+    page.family(name, "Calls of OpenStack services; status `none`: no answer.", "counter");
+    let mut all: Vec<(String, CallCount)> = Vec::new();
+    if let Some(nodes) = &api.nodes {
+        let calls = nodes.cloud_calls().await?;
+        all.extend(calls.into_iter().map(|(name, call)| (format!("provider {name}"), call)));
+    }
+    let testnet = api.testnet.iter().flat_map(TestnetHealth::calls);
+    all.extend(testnet.map(|call| ("testnet".to_owned(), call)));
+    for (of, call) in all {
+        let status = call.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        let labels = [
+            ("of", of.as_str()),
+            ("service", call.service.word()),
+            ("method", call.method.as_str()),
+            ("status", &status),
+        ];
+        page.sample(name, &labels, call.count);
+    }
+    Ok(())
 }
 
 /// A state's spelling in JSON.

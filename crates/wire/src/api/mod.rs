@@ -32,7 +32,7 @@ pub use pipeline::{
 };
 pub use run::{
     Alerts, ConsoleText, EVENT_ALERT, EVENT_CONSOLE, EVENT_JOB_PAUSED, EVENT_RUN, JobPause,
-    PauseOrder, ProviderAlert, Run, RunState, RunTrouble, TestnetAlert,
+    NodeAlert, PauseOrder, ProviderAlert, Run, RunState, RunTrouble, TestnetAlert,
 };
 pub use stream::{
     EVENT_DESIRED, EVENT_GONE, EVENT_HOST, EVENT_ITEM, EVENT_ITEM_ENDED, EVENT_LAGGED, EVENT_LEASE,

@@ -66,9 +66,12 @@ pub struct Node {
     /// Kept for people until then: at once, or when its run is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_until_us: Option<i64>,
-    /// Why it is held or deleted.
+    /// Why it is held or deleted; what its provider said when that did not work.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// It is being deleted for longer than `delete_limit_s`, and goes on being; somebody has to see why it does not go.
+    #[serde(default)]
+    pub overdue: bool,
 }
 
 /// Body of `POST /nodes/{node}/hold`.

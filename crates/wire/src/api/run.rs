@@ -7,8 +7,8 @@
 //!                                         `run` Run when the run is over
 //! POST /runs/{id}/cancel     -> Run       operator
 //! GET  /run-troubles         -> [RunTrouble]  read-only
-//! GET  /alerts               -> Alerts    read-only; troubles, paused jobs, providers that are not well or paused, the
-//!                                         test network
+//! GET  /alerts               -> Alerts    read-only; troubles, paused jobs, providers that are not well or paused,
+//!                                         nodes that cannot be deleted, the test network
 //! POST /jobs/{job}/pause     PauseOrder -> JobPause  operator; what runs goes on, nothing begins
 //! POST /jobs/{job}/resume    -> 204       operator
 //! ```
@@ -126,6 +126,9 @@ pub struct Alerts {
     pub paused_jobs: Vec<JobPause>,
     /// Providers that cannot be reached, are paused, or give no nodes for a while.
     pub providers: Vec<ProviderAlert>,
+    /// Nodes that cannot be deleted.
+    #[serde(default)]
+    pub nodes: Vec<NodeAlert>,
     /// The test network's ports are not as they should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub testnet: Option<TestnetAlert>,
@@ -160,6 +163,21 @@ pub struct JobPause {
 #[serde(deny_unknown_fields)]
 pub struct PauseOrder {
     /// Why, for those who wait.
+    pub reason: String,
+}
+
+/// A node that is being deleted for longer than `delete_limit_s`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeAlert {
+    /// `N<number>`.
+    pub node: String,
+    /// What its provider calls it.
+    pub name: String,
+    /// Where it is.
+    pub provider: String,
+    /// Since when it is being deleted.
+    pub since_us: i64,
+    /// What its provider said last.
     pub reason: String,
 }
 

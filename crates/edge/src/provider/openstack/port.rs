@@ -3,6 +3,7 @@
 use super::config::{ImageChoice, OpenStackConfig};
 use super::server::{Boot, Servers};
 use super::shelf::Glance;
+use crate::openstack::CallCount;
 use crate::provider::image::keeper::{Keeper, KeeperConfig};
 use crate::provider::{ImageView, Machine, Provider, ProviderError, Work};
 use std::collections::BTreeSet;
@@ -129,6 +130,10 @@ impl Provider for OpenStack {
 
     fn remember(&self, name: &str, _token: &str) {
         self.servers.roster.remember(name);
+    }
+
+    fn calls(&self) -> Vec<CallCount> {
+        self.config.cloud.counts()
     }
 
     fn images(&self) -> Vec<ImageView> {

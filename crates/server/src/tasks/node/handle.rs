@@ -14,6 +14,7 @@ use toci_core::layout::Precedence;
 use toci_core::node::{Event, Failure, Hold, Meant, Policy, Pool, Request, Settings};
 use toci_core::time::Time;
 use toci_edge::node::Session;
+use toci_edge::openstack::CallCount;
 use toci_edge::provider::Provider;
 use toci_store::{Store, StoreError};
 use toci_wire::api;
@@ -176,6 +177,11 @@ impl NodePool {
         })
     }
 
+    /// Nodes that are being deleted for too long.
+    pub async fn overdue(&self) -> Result<Vec<api::Node>, NodeError> {
+        self.look(State::overdue).await
+    }
+
     /// All providers.
     pub async fn providers(&self) -> Result<Vec<api::Provider>, NodeError> {
         self.look(State::providers).await
@@ -200,6 +206,16 @@ impl NodePool {
     pub async fn images(&self) -> Result<Vec<api::NodeImage>, NodeError> {
         let providers = self.look(|state| state.providers.clone()).await?;
         Ok(super::view::images(&providers))
+    }
+
+    /// How many calls of their clouds providers have made.
+    pub async fn cloud_calls(&self) -> Result<Vec<(ProviderName, CallCount)>, NodeError> {
+        let providers = self.look(|state| state.providers.clone()).await?;
+        let of = |(name, provider): (&ProviderName, &Arc<dyn Provider>)| {
+            let name = name.clone();
+            provider.calls().into_iter().map(move |count| (name.clone(), count))
+        };
+        Ok(providers.iter().flat_map(of).collect())
     }
 
     /// Has an image made anew wherever there is one of this name.

@@ -38,13 +38,15 @@ pub(super) enum Done {
     Other(Event),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Build,
     Test,
     Hand,
     Delete,
 }
+
+const KINDS: [Kind; 4] = [Kind::Build, Kind::Test, Kind::Hand, Kind::Delete];
 
 #[derive(Debug)]
 struct Running {
@@ -66,7 +68,7 @@ pub(super) struct Jobs {
     done: mpsc::Sender<Done>,
     running: HashMap<NodeId, Running>,
     lists: BTreeMap<ProviderName, Listing>,
-    permits: BTreeMap<ProviderName, Arc<Semaphore>>,
+    permits: BTreeMap<(ProviderName, Kind), Arc<Semaphore>>,
     aliens: HashSet<(ProviderName, String)>,
 }
 
@@ -84,8 +86,11 @@ impl Jobs {
         done: mpsc::Sender<Done>,
     ) -> Jobs {
         let now = Instant::now();
-        let permits =
-            |name: &ProviderName| (name.clone(), Arc::new(Semaphore::new(PROVIDER_JOBS_MAX)));
+        // One kind of work that hangs keeps no other one waiting.
+        let permits = |name: &ProviderName| {
+            let name = name.clone();
+            KINDS.map(|kind| ((name.clone(), kind), Arc::new(Semaphore::new(PROVIDER_JOBS_MAX))))
+        };
         Jobs {
             done,
             running: HashMap::new(),
@@ -93,7 +98,7 @@ impl Jobs {
                 .keys()
                 .map(|n| (n.clone(), Listing { next: now, task: None }))
                 .collect(),
-            permits: providers.keys().map(permits).collect(),
+            permits: providers.keys().flat_map(permits).collect(),
             aliens: HashSet::new(),
         }
     }
@@ -134,8 +139,8 @@ impl Jobs {
                 None => None,
             };
             let Some(node) = pool.node(id).cloned() else { continue };
-            let (Some(provider), Some(permits)) =
-                (providers.get(&node.provider).cloned(), self.permits.get(&node.provider).cloned())
+            let permits = self.permits.get(&(node.provider.clone(), kind)).cloned();
+            let (Some(provider), Some(permits)) = (providers.get(&node.provider).cloned(), permits)
             else {
                 continue;
             };

@@ -31,5 +31,5 @@ pub const GUARD: &str = "/var/tmp/toci/already-used";
 pub const COMMANDS_MAX: usize = 1_024;
 /// Most commands in one transaction.
 pub const BATCH_MAX: usize = 256;
-/// Jobs at one provider at the same time; more wait.
+/// Jobs of one kind (build, test, hand over, delete) at one provider at the same time; more wait.
 pub const PROVIDER_JOBS_MAX: usize = 16;

@@ -1,5 +1,6 @@
 //! The task with real sandboxes.
 
+mod faulty;
 mod fixed;
 
 use super::*;
@@ -17,12 +18,12 @@ use toci_wire::api;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Numbers that no other test of this process, and hardly one of another, uses.
-fn first_number() -> u16 {
+/// The first of so many numbers that no other test of this process, and hardly one of another, uses.
+fn first_number(count: u16) -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let process = u16::try_from(std::process::id() % 500).unwrap();
-    30_000 + process * 64 + NEXT.fetch_add(1, Ordering::Relaxed) * 8
+    let process = u16::try_from(std::process::id() % 250).unwrap();
+    30_000 + process * 128 + NEXT.fetch_add(count, Ordering::Relaxed)
 }
 
 fn parts(min_ready: u32, max: u16) -> PoolParts {
@@ -34,8 +35,8 @@ fn parts(min_ready: u32, max: u16) -> PoolParts {
         quota: Amount { servers: u64::from(max), cpus: 0, memory_mib: 0 },
         pools: BTreeMap::from([(label.clone(), PoolSpec { max: u64::MAX, cost })]),
     };
-    let config =
-        LocalConfig { max, first_number: first_number(), addresses: None, bounds: BTreeMap::new() };
+    let (first_number, bounds) = (first_number(max), BTreeMap::new());
+    let config = LocalConfig { max, first_number, addresses: None, bounds };
     let local: Arc<dyn Provider> = Arc::new(Local::new(config));
     PoolParts {
         settings: Settings {

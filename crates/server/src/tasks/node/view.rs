@@ -17,6 +17,10 @@ impl State {
         self.pool.node(id).map(|node| self.shown(node))
     }
 
+    pub(super) fn overdue(&self) -> Vec<api::Node> {
+        self.pool.overdue().map(|node| self.shown(node)).collect()
+    }
+
     pub(super) fn autoholds(&self) -> Vec<api::Autohold> {
         self.pool.autoholds().map(autohold).collect()
     }
@@ -35,6 +39,7 @@ impl State {
             job: node.job.clone(),
             hold_until_us: node.hold.as_ref().map(|hold| hold.until.0),
             reason: node.hold.as_ref().map_or(&node.reason, |hold| &hold.reason).clone(),
+            overdue: self.pool.goes_too_slowly(node.id),
         }
     }
 
