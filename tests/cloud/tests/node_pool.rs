@@ -148,6 +148,7 @@ fn what_does_not_go_is_told(site: &Site, node: &Value) -> Result<()> {
             alert.with_context(|| format!("{alerts:#}\n{}", site.logs()))
         })?;
         println!("told after {:?}: {alert}", begun.elapsed());
+        ensure!(word(&alert, "reason").starts_with("by hand; its provider has not"), "{alert}");
         let shown = site.toci(&["node", "show", id])?;
         ensure!(shown["overdue"] == true && shown["state"] == "deleting", "{shown}");
         ensure!(server_of(node)?.is_some(), "its server is gone, so this has shown nothing");

@@ -2,13 +2,16 @@
 
 use super::model::{Hold, NodeState};
 use super::pause::Trouble;
-use super::policy::NUMBER_MAX;
-use super::pool::{Entry, Full, Pool, Provider, shortened};
+use super::policy::{NUMBER_MAX, TEXT_MAX_BYTES};
+use super::pool::{Entry, Full, Pool, Provider, cut, shortened};
 use crate::id::{NodeId, ProviderName, RunId};
 use crate::refused::Refused;
 use crate::time::Time;
 use core::time::Duration;
 use std::collections::BTreeSet;
+
+/// Of a node that is to be deleted for long, while its provider has said nothing of it.
+const NOT_TOLD: &str = "; its provider has not said yet that it is gone";
 
 impl Pool {
     pub(super) fn give_back(&mut self, run: RunId) {
@@ -281,6 +284,10 @@ impl Pool {
             return;
         };
         entry.told_overdue = true;
+        if entry.failures == 0 && !entry.row.reason.ends_with(NOT_TOLD) {
+            let why = cut(&entry.row.reason, TEXT_MAX_BYTES - NOT_TOLD.len());
+            entry.row.reason = format!("{why}{NOT_TOLD}");
+        }
         let (name, reason) = (&entry.row.name, &entry.row.reason);
         let told =
             format!("does not delete {name}, {} s after it was told to: {reason}", limit.as_secs());

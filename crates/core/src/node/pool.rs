@@ -469,9 +469,14 @@ impl Pool {
 
 /// A reason, cut to what may be kept.
 pub(super) fn shortened(text: &str) -> String {
-    let mut end = text.len().min(super::policy::TEXT_MAX_BYTES);
+    cut(text, super::policy::TEXT_MAX_BYTES).to_owned()
+}
+
+/// A text, cut to so many bytes.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    &text[..end]
 }

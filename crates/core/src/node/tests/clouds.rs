@@ -304,6 +304,22 @@ fn what_cannot_be_deleted_is_told_once_and_nobody_waits_for_its_room() {
 }
 
 #[test]
+fn a_deletion_that_its_provider_says_nothing_of_is_told_too() {
+    let mut w = world(1, vec![cloud("p", 2)]);
+    w.list_all();
+    w.work_off();
+    w.on(Event::Delete(NodeId(1))).unwrap();
+    w.pass(600);
+    let told = "by hand; its provider has not said yet that it is gone";
+    assert_eq!(w.pool.overdue().next().unwrap().reason, told);
+    assert_eq!(w.news, [format!("p does not delete a-p-1, 600 s after it was told to: {told}")]);
+    // Not once more by each server.
+    w.crash(false);
+    w.pass(1);
+    assert_eq!(w.pool.overdue().next().unwrap().reason, told);
+}
+
+#[test]
 fn after_the_loss_of_the_database_no_name_is_given_twice() {
     let names = ["a-p-7", "b-p-12", "a-p-x", "image.p.9", "a-q-30", "a-p-99999999999999999999"];
     let mut w = world(1, vec![cloud("p", 9)]);

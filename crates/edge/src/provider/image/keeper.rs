@@ -213,7 +213,7 @@ impl Keeper {
         let Some(image) = self.images().get(id).cloned() else { return Ok(()) };
         let Some(config) = self.config.images.get(&image.name) else { return Ok(()) };
         self.shelf.open().await?;
-        let _one_at_a_time = self.workshop.lock().await;
+        let one_at_a_time = self.workshop.lock().await;
         let newer_than = self.newest(&image.name);
         let built = match cached(&self.config.built, &image, newer_than) {
             Some(file) => file,
@@ -223,9 +223,10 @@ impl Keeper {
                 Build { config, image, folder, log: &log }.run().await?
             }
         };
-        self.shelf.put(id, &built).await?;
         prune(&self.config.built, &image, &built);
-        Ok(())
+        // A shelf that hangs keeps no other provider's build waiting.
+        drop(one_at_a_time);
+        self.shelf.put(id, &built).await
     }
 
     /// When the newest image that works here was made.
@@ -310,6 +311,75 @@ fn prune(folder: &Path, image: &Image, newest: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::Work;
+    use crate::provider::image::ImageSource;
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    /// A shelf that takes everything, or hangs while it does.
+    #[derive(Debug)]
+    struct FakeShelf {
+        hangs: bool,
+        puts: watch::Sender<u32>,
+    }
+
+    impl Shelf for FakeShelf {
+        fn used(&self) -> BTreeSet<String> {
+            BTreeSet::new()
+        }
+
+        fn open(&self) -> Work<'_, Result<(), ProviderError>> {
+            Box::pin(ready(Ok(())))
+        }
+
+        fn put<'a>(&'a self, _id: &'a str, _file: &'a Path) -> Work<'a, Result<(), ProviderError>> {
+            self.puts.send_modify(|puts| *puts += 1);
+            if self.hangs { Box::pin(pending()) } else { Box::pin(ready(Ok(()))) }
+        }
+
+        fn prove<'a>(&'a self, _image: &'a Image) -> Work<'a, Result<bool, ProviderError>> {
+            Box::pin(ready(Ok(false)))
+        }
+
+        fn remove<'a>(&'a self, _id: &'a str) -> Work<'a, Result<(), ProviderError>> {
+            Box::pin(ready(Ok(())))
+        }
+
+        fn there(&self) -> Work<'_, Result<BTreeSet<String>, ProviderError>> {
+            Box::pin(ready(Ok(BTreeSet::new())))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_hangs_keeps_no_image_from_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = ImageSource::File(folder.path().join("none"));
+        let built = folder.path().join("built");
+        std::fs::create_dir(&built).unwrap();
+        std::fs::write(built.join(format!("d-{}-7.qcow2", recipe(&source))), "").unwrap();
+        let build_limit = Duration::from_secs(60);
+        let image = ImageConfig { source, rebuild: None, build_limit };
+        let workshop = Arc::default();
+        let keeper = |name: &str, hangs: bool| {
+            let (puts, seen) = watch::channel(0);
+            let config = KeeperConfig {
+                provider: name.into(),
+                state: folder.path().join(name),
+                built: built.clone(),
+                images: [("d".to_owned(), image.clone())].into(),
+            };
+            let shelf = Arc::new(FakeShelf { hangs, puts });
+            (Arc::new(Keeper::new(config, shelf, Arc::clone(&workshop))), seen)
+        };
+        let (silent, mut puts) = keeper("silent", true);
+        silent.wake();
+        let limit = Duration::from_secs(30);
+        tokio::time::timeout(limit, puts.wait_for(|n| *n == 1)).await.unwrap().unwrap();
+        let (good, _puts) = keeper("good", false);
+        let image = tokio::time::timeout(limit, good.ready("d")).await.unwrap().unwrap();
+        assert_eq!(image.state, ImageState::Ready);
+        silent.stop();
+    }
 
     #[test]
     fn what_was_built_is_used_again_and_one_of_it_is_kept() {
