@@ -152,7 +152,8 @@ fn state() -> PathBuf {
         .map_or_else(|| cargo::target_dir().join("cloud"), |folder| shell::root().join(folder))
 }
 
-fn script(name: &str) -> Command {
+/// One of its scripts, for the cloud whose state is [`state`].
+pub(crate) fn script(name: &str) -> Command {
     let mut command = Command::new(stack().join(name));
     command.env("TOCI_CLOUD_STATE", state());
     command

@@ -170,36 +170,51 @@ pub fn revoke_tokens() -> Result<()> {
     })
 }
 
-/// Tokens that live for a short time only; as before when this is dropped.
+/// A service that runs with other settings; with those of before when this is dropped.
 #[derive(Debug)]
-pub struct TokenLifetime {
+pub struct Resettled {
+    service: Service,
+    file: &'static str,
     settings: String,
 }
-
-/// The identity service's settings.
-const KEYSTONE_CONF: &str = "/run/cloud/etc/keystone.conf";
 
 /// Tokens that are made from now on expire after so many seconds. The identity service is restarted.
 ///
 /// # Errors
 /// It does not come up again.
-pub fn token_lifetime(seconds: u32) -> Result<TokenLifetime> {
-    let lifetime = TokenLifetime { settings: std::fs::read_to_string(KEYSTONE_CONF)? };
-    let short = lifetime.settings.replace("[token]", &format!("[token]\nexpiration = {seconds}"));
-    lifetime.restart_with(&short)?;
-    Ok(lifetime)
+pub fn token_lifetime(seconds: u32) -> Result<Resettled> {
+    let line = format!("[token]\nexpiration = {seconds}");
+    resettle(Service::Keystone, "/run/cloud/etc/keystone.conf", "[token]", &line)
 }
 
-impl TokenLifetime {
+/// Servers that are made from now on are Nova's word only: its fake driver says ACTIVE and runs nothing. There must be no
+/// servers. The compute node is restarted.
+///
+/// # Errors
+/// It does not come up again.
+pub fn fake_servers() -> Result<Resettled> {
+    let real = "compute_driver = libvirt.LibvirtDriver";
+    let fake = "compute_driver = fake.FakeDriver";
+    resettle(Service::NovaCompute, "/run/cloud/etc/nova.conf", real, fake)
+}
+
+fn resettle(service: Service, file: &'static str, from: &str, to: &str) -> Result<Resettled> {
+    let resettled = Resettled { service, file, settings: std::fs::read_to_string(file)? };
+    ensure!(resettled.settings.contains(from), "{file} does not say {from}");
+    resettled.restart_with(&resettled.settings.replace(from, to))?;
+    Ok(resettled)
+}
+
+impl Resettled {
     fn restart_with(&self, settings: &str) -> Result<()> {
-        std::fs::write(KEYSTONE_CONF, settings)?;
-        Service::Keystone.told("stop")?;
-        Service::Keystone.told("start")?;
-        Service::Keystone.told("ready")
+        std::fs::write(self.file, settings)?;
+        self.service.told("stop")?;
+        self.service.told("start")?;
+        self.service.told("ready")
     }
 }
 
-impl Drop for TokenLifetime {
+impl Drop for Resettled {
     fn drop(&mut self) {
         restored(self.restart_with(&self.settings));
     }

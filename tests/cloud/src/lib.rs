@@ -10,7 +10,7 @@ mod site;
 pub use api::Api;
 pub use e2e::wait_for;
 pub use fault::{
-    Paused, Quota, Service, Stopped, TokenLifetime, pause, quota, revoke_tokens, stop,
+    Paused, Quota, Resettled, Service, Stopped, fake_servers, pause, quota, revoke_tokens, stop,
     token_lifetime,
 };
 pub use footprint::Footprint;

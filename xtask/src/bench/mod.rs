@@ -1,5 +1,6 @@
 //! Benchmarks: one file each, all with the same kind of result (`Report`).
 
+mod cloud;
 mod copyseed;
 mod flow;
 mod gate;
@@ -40,6 +41,8 @@ enum Name {
     Gate,
     /// From an event to the first line of its job, from a line to its reader, a burst of changes.
     Flow,
+    /// Nodes on a real OpenStack, beside openstacksdk and Nodepool.
+    Cloud,
 }
 
 /// Runs the benchmarks, prints a table each, writes target/bench/NAME.json.
@@ -69,5 +72,6 @@ fn run_one(name: Name, smoke: bool) -> Result<Report> {
         Name::Te => te::run(smoke),
         Name::Gate => gate::run(smoke),
         Name::Flow => flow::run(smoke),
+        Name::Cloud => cloud::run(smoke),
     }
 }
