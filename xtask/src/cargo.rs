@@ -41,6 +41,12 @@ pub(crate) fn build_quick() -> Result<PathBuf> {
     Ok(target_dir().join("quick"))
 }
 
+/// The same in the profile of tests: for a load that spends its time waiting for others.
+pub(crate) fn build_loads() -> Result<PathBuf> {
+    shell::run(cargo().args(["build", "--workspace", "--bins", "--examples", "--locked"]))?;
+    Ok(target_dir().join("debug"))
+}
+
 /// Path of a binary of ours in the shared profile.
 pub(crate) fn binary(name: &str) -> PathBuf {
     target_dir().join("debug").join(name)

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// The identity service.
 const IDENTITY: &str = "http://127.0.0.1:5000/v3";
+/// The region whose services are asked; a test may have made another one.
+const REGION: &str = "RegionOne";
 /// Longest time for one call, seconds; the machine may be busy.
 const CALL_SECONDS: &str = "120";
 
@@ -57,7 +59,8 @@ impl Api {
         let mut endpoints = BTreeMap::new();
         for service in token["catalog"].as_array().into_iter().flatten() {
             let public = service["endpoints"].as_array().into_iter().flatten();
-            let url = public.clone().find(|e| e["interface"] == "public").map(|e| &e["url"]);
+            let is_it = |e: &&Value| e["interface"] == "public" && e["region_id"] == REGION;
+            let url = public.clone().find(is_it).map(|e| &e["url"]);
             if let (Some(kind), Some(url)) = (service["type"].as_str(), url.and_then(Value::as_str))
             {
                 endpoints.insert(kind.to_owned(), url.to_owned());

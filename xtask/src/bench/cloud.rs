@@ -26,7 +26,7 @@ const GOAL_READY_S: f64 = 2.0;
 /// Measure everything.
 pub(super) fn run(smoke: bool) -> Result<Report> {
     cloud::packages()?;
-    let program = cargo::build_quick()?.join("examples/cloud_load");
+    let program = cargo::build_loads()?.join("examples/cloud_load");
     let venv = venv()?;
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let folder = cargo::target_dir().join("bench/cloud");

@@ -6,56 +6,103 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use cloud_tests::Api;
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Service, where it is reached through the proxy, where it is.
-const SERVICES: [(&str, u16, u16); 4] = [
-    ("identity", 15000, 5000),
-    ("compute", 18774, 8774),
-    ("network", 19696, 9696),
-    ("image", 19292, 9292),
+/// Type of a service, where it is reached through the proxy, where it is, what the catalogue adds.
+const SERVICES: [(&str, u16, u16, &str); 4] = [
+    ("identity", 15000, 5000, "/v3"),
+    ("compute", 18774, 8774, "/v2.1"),
+    ("network", 19696, 9696, ""),
+    ("image", 19292, 9292, ""),
 ];
+
+/// The region of the cloud whose endpoints are the proxy. That an endpoint is overridden in clouds.yaml changes what
+/// openstacksdk asks, and some of its versions do not find images then.
+const REGION: &str = "counted";
 
 /// The tenant, by the proxy.
 pub(crate) const CLOUDS: &str = r#"clouds:
   ci:
     auth: {auth_url: "http://127.0.0.1:15000/v3", username: ci, password: ci, project_name: ci, user_domain_name: Default, project_domain_name: Default}
-    region_name: RegionOne
-    identity_endpoint_override: http://127.0.0.1:15000/v3
-    compute_endpoint_override: http://127.0.0.1:18774/v2.1
-    network_endpoint_override: http://127.0.0.1:19696
-    image_endpoint_override: http://127.0.0.1:19292
+    region_name: counted
 "#;
 
 /// Calls by service and method.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// The proxy; it ends with the runtime.
+/// The proxy; it ends with the runtime. Its region goes when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Proxy(Arc<Mutex<Counts>>);
+pub(crate) struct Proxy {
+    counts: Arc<Mutex<Counts>>,
+    admin: Api,
+}
 
 impl Proxy {
     /// Listens for all services.
     pub(crate) async fn start() -> Result<Proxy> {
-        let counts = Arc::default();
-        for (service, here, there) in SERVICES {
+        let counts: Arc<Mutex<Counts>> = Arc::default();
+        for (service, here, there, _) in SERVICES {
             let listener = TcpListener::bind(("127.0.0.1", here)).await;
             let listener = listener.with_context(|| format!("the proxy's port {here}"))?;
             tokio::spawn(serve(listener, service, there, Arc::clone(&counts)));
         }
-        Ok(Proxy(counts))
+        let admin = Api::admin()?;
+        // Left over from one that was killed.
+        forget(&admin)?;
+        make(&admin)?;
+        Ok(Proxy { counts, admin })
     }
 
     /// Calls since the last look.
     pub(crate) fn take(&self) -> Counts {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Err(why) = forget(&self.admin) {
+            eprintln!("the region {REGION} is left in the catalogue: {why:#}");
+        }
+    }
+}
+
+/// The region, with all services.
+fn make(admin: &Api) -> Result<()> {
+    admin.post("identity", "/regions", &json!({"region": {"id": REGION}}))?;
+    let found = admin.get("identity", "/services")?;
+    for service in found["services"].as_array().context("no list of services")? {
+        let known = SERVICES.into_iter().find(|(kind, ..)| service["type"] == *kind);
+        let Some((_, here, _, path)) = known else { continue };
+        let url = format!("http://127.0.0.1:{here}{path}");
+        let endpoint = json!({
+            "service_id": service["id"], "interface": "public", "region_id": REGION, "url": url,
+        });
+        admin.post("identity", "/endpoints", &json!({"endpoint": endpoint}))?;
+    }
+    Ok(())
+}
+
+fn forget(admin: &Api) -> Result<()> {
+    let found = admin.get("identity", &format!("/endpoints?region_id={REGION}"))?;
+    for endpoint in found["endpoints"].as_array().context("no list of endpoints")? {
+        let id = endpoint["id"].as_str().context("an endpoint without an id")?;
+        admin.delete("identity", &format!("/endpoints/{id}"))?;
+    }
+    let found = admin.get("identity", "/regions")?;
+    let regions = found["regions"].as_array().context("no list of regions")?;
+    if regions.iter().any(|region| region["id"] == REGION) {
+        admin.delete("identity", &format!("/regions/{REGION}"))?;
+    }
+    Ok(())
 }
 
 async fn serve(
