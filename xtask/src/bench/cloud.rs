@@ -96,6 +96,7 @@ fn report(told: &Value, load: &str) -> Result<Report> {
     let setting = [
         ("cores", format!("{cores}, shared by the cloud, its guests and the load")),
         ("cloud", "tests/cloud: OpenStack Zed of Debian 12, QEMU without KVM".to_owned()),
+        ("toci", "profile dev: it waits for the cloud most of the time".to_owned()),
         ("others", PYTHON[..2].join(", ")),
         ("none ready", format!("{} nodes each, one after the other", times("/lives/toci"))),
         ("two ready", format!("{} nodes each", times("/ready/toci"))),
@@ -178,7 +179,9 @@ fn each(list: &Value, of: impl Fn(&Value) -> Result<f64>) -> Result<Vec<f64>> {
 /// The sum of the calls of a service; of all when none is named.
 fn calls(counts: &Value, service: &str) -> Result<f64> {
     let counts = counts.as_object().with_context(|| format!("{counts} counts nothing"))?;
-    counts.iter().filter(|(key, _)| key.starts_with(service)).map(|(_, count)| number(count)).sum()
+    let of_it = counts.iter().filter(|(key, _)| key.starts_with(service));
+    // The sum of nothing would be -0.
+    of_it.map(|(_, count)| number(count)).try_fold(0.0, |sum, count| Ok(sum + count?))
 }
 
 fn median(mut values: Vec<f64>) -> Result<f64> {

@@ -95,7 +95,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {what}: {value}")?;
         }
         for Figure { what, who, value, unit, goal } in &self.figures {
-            write!(f, "  {what:<44} {who:<12} {value:>14.2} {unit:<8}")?;
+            write!(f, "  {what:<44} {who:<17} {value:>10.2} {unit:<8}")?;
             match goal {
                 Some(goal) if goal.is_met(*value) => writeln!(f, " goal {goal}: met")?,
                 Some(goal) => writeln!(f, " goal {goal}: MISSED")?,
