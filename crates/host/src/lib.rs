@@ -4,6 +4,7 @@
 //! are thin adapters that execute plans. Architecture invariant: `libvirt` is the only file that
 //! uses the `virt` crate.
 
+pub mod address;
 pub mod agent;
 mod bench;
 pub mod carve;
