@@ -22,6 +22,8 @@ for bridge in br-ex br-test br-lab; do
 done
 # The outer network's own router: here floating addresses are reached from.
 ip address replace 203.0.113.1/24 dev br-ex
+# What is sent from here to a guest may not be larger than a frame: to a Debian guest it crawls otherwise.
+ethtool -K br-ex tso off gso off
 ready keystone neutron-server
 start neutron-l2 neutron-dhcp neutron-l3 neutron-metadata
 ready placement libvirtd
