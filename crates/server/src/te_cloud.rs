@@ -7,16 +7,15 @@ use serde_json::{Value as Json, json};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use toci_core::deploy::{FoundServer, HostPort, OnCloud, ServerStep, is_marked, mark, metadata};
-use toci_edge::http::{HttpError, Secret};
-use toci_edge::openstack::config::{LoadCloud, Place, load};
+use toci_edge::http::Secret;
+use toci_edge::openstack::config::Place;
 use toci_edge::openstack::{
-    BootDisk, Cloud, CloudError, Network, NewServer, Nic, Port, Server, Service,
+    BootDisk, Cloud, CloudError, Network, NewServer, Nic, NotOne, OpenCloud, Port, Server, Service,
+    one,
 };
 use toci_edge::provider::console_told;
-use toci_edge::provider::openstack::told_host_key;
+use toci_edge::provider::openstack::{DELETE_AGAIN, DELETE_WAIT, told_host_key};
 
-/// Longest time until a deleted server is gone.
-pub const TE_SERVER_DELETE_LIMIT: Duration = Duration::from_secs(300);
 /// How often a server that goes is looked at.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// So many of a console's last lines are looked at.
@@ -26,24 +25,14 @@ const CONSOLE_LINES: u32 = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum TeCloudError {
     /// The cloud's settings.
-    #[error("find the cloud's settings")]
-    Settings(#[from] LoadCloud),
-    /// TLS.
-    #[error("use the cloud's settings")]
-    Http(#[from] HttpError),
+    #[error(transparent)]
+    Open(#[from] OpenCloud),
     /// The cloud's answer.
     #[error(transparent)]
     Cloud(#[from] CloudError),
     /// There is not exactly one of this name.
-    #[error("find the {kind} {name}: the cloud has {count} of this name")]
-    Named {
-        /// What.
-        kind: &'static str,
-        /// Its name or id.
-        name: String,
-        /// How many there are.
-        count: usize,
-    },
+    #[error(transparent)]
+    NotOne(#[from] NotOne),
     /// It cannot carry a TE host.
     #[error("use the network {network}: {why}")]
     Unfit {
@@ -53,7 +42,7 @@ pub enum TeCloudError {
         why: &'static str,
     },
     /// It does not go.
-    #[error("delete the server {id}: after {} s it is still {status}", TE_SERVER_DELETE_LIMIT.as_secs())]
+    #[error("delete the server {id}: after {} s it is still {status}", DELETE_WAIT.as_secs())]
     Stays {
         /// Which.
         id: String,
@@ -117,53 +106,33 @@ pub struct TeCloud {
 impl TeCloud {
     /// The cloud of this name in clouds.yaml; nothing is asked yet.
     pub fn open(cloud: &str, region: Option<&str>, owner: &str) -> Result<TeCloud, TeCloudError> {
-        let settings = load(&Place::here(), Some(cloud), region)?;
-        Ok(TeCloud { cloud: Cloud::new(settings)?, owner: owner.to_owned() })
+        let cloud = Cloud::open(&Place::here(), Some(cloud), region)?;
+        Ok(TeCloud { cloud, owner: owner.to_owned() })
     }
 
     /// Looks everything up that a server needs.
     pub async fn know(&self, shape: &ServerShape) -> Result<KnownShape, TeCloudError> {
-        let images = self.cloud.images(&[("status", "active")]).await?;
-        let mut images: Vec<_> = images
-            .into_iter()
-            .filter(|i| i.name.as_ref() == Some(&shape.image) || i.id == shape.image)
-            .collect();
-        // Of several builds the newest counts.
-        images.sort_by(|a, b| b.created_at.cmp(&a.created_at));
-        images.truncate(1);
-        let image = only("image", &shape.image, images)?.id;
-        let mut flavors = self.cloud.flavors().await?;
-        flavors.retain(|f| f.name == shape.flavor || f.id == shape.flavor);
-        let flavor = only("flavor", &shape.flavor, flavors)?.id;
-        let mut groups = self.cloud.security_groups(&[]).await?;
-        groups.retain(|g| shape.security_groups.iter().any(|n| *n == g.name || *n == g.id));
-        let mut security_groups = Vec::new();
-        for name in &shape.security_groups {
-            let named = groups.iter().filter(|g| g.name == *name || g.id == *name).cloned();
-            security_groups.push(only("security group", name, named.collect())?.id);
-        }
-        let floating_network = match &shape.floating_network {
-            Some(name) => Some(self.network(name).await?.id),
-            None => None,
-        };
-        let network = self.network(&shape.network).await?;
+        let image = self.cloud.image_named(&shape.image).await??.id;
+        let (flavors, networks, groups) = tokio::try_join!(
+            self.cloud.flavors(),
+            self.cloud.networks(&[]),
+            self.cloud.security_groups(&[]),
+        )?;
+        let group = |name: &String| Ok(one(name, &groups)?.id.clone());
+        let security_groups = shape.security_groups.iter().map(group);
+        let floating = shape.floating_network.as_ref().map(|name| one(name, &networks));
+        let network = one(&shape.network, &networks)?.clone();
         Ok(KnownShape {
             image,
-            flavor,
+            flavor: one(&shape.flavor, &flavors)?.id.clone(),
             prefix: self.prefix(&network).await?,
             network,
-            access_network: self.network(&shape.access_network).await?,
-            floating_network,
-            security_groups,
+            access_network: one(&shape.access_network, &networks)?.clone(),
+            floating_network: floating.transpose()?.map(|network| network.id.clone()),
+            security_groups: security_groups.collect::<Result<_, TeCloudError>>()?,
             key_pair: shape.key_pair.clone(),
             zone: shape.zone.clone(),
         })
-    }
-
-    async fn network(&self, name: &str) -> Result<Network, TeCloudError> {
-        let mut all = self.cloud.networks(&[]).await?;
-        all.retain(|n| n.name == name || n.id == name);
-        only("network", name, all)
     }
 
     async fn prefix(&self, network: &Network) -> Result<u8, TeCloudError> {
@@ -322,13 +291,20 @@ impl TeCloud {
 
     async fn delete_server(&self, id: &str) -> Result<(), TeCloudError> {
         let begun = Instant::now();
-        self.cloud.delete_server(id).await?;
+        let mut ordered: Option<Instant> = None;
         loop {
+            if ordered.is_none_or(|at| at.elapsed() >= DELETE_AGAIN) {
+                match self.cloud.delete_server(id).await {
+                    // Something is being done with it; the next order may be taken.
+                    Ok(_) | Err(CloudError::Conflict { .. }) => ordered = Some(Instant::now()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
             let Some(server) = self.seen(id).await? else { return Ok(()) };
             if server.status.ends_with("DELETED") {
                 return Ok(());
             }
-            if begun.elapsed() >= TE_SERVER_DELETE_LIMIT {
+            if begun.elapsed() >= DELETE_WAIT {
                 return Err(TeCloudError::Stays { id: id.to_owned(), status: server.status });
             }
             tokio::time::sleep(LOOK_PERIOD).await;
@@ -355,14 +331,4 @@ fn test_port(host: &str, mark: &str, network: &Network, address: Option<IpAddr>)
 fn host_port(port: &Port) -> HostPort {
     let address = port.fixed_ips.iter().map(|ip| ip.ip_address).find(IpAddr::is_ipv4);
     HostPort { id: port.id.clone(), address }
-}
-
-fn only<T>(kind: &'static str, name: &str, mut all: Vec<T>) -> Result<T, TeCloudError> {
-    match (all.pop(), all.len()) {
-        (Some(one), 0) => Ok(one),
-        (last, rest) => {
-            let count = rest + usize::from(last.is_some());
-            Err(TeCloudError::Named { kind, name: name.to_owned(), count })
-        }
-    }
 }

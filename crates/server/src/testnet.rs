@@ -14,9 +14,8 @@ use toci_core::chain::Chain;
 use toci_core::id::HostId;
 use toci_core::testnet::{Difference, FoundPort, Hosts, Leg, Plan, Policy, Step, plan};
 use toci_core::time::Time;
-use toci_edge::http::HttpError;
-use toci_edge::openstack::config::{LoadCloud, Place, load};
-use toci_edge::openstack::{CallCount, Cloud, CloudError, Network, Port};
+use toci_edge::openstack::config::Place;
+use toci_edge::openstack::{CallCount, Cloud, CloudError, Network, NotOne, OpenCloud, Port, one};
 use toci_wire::api;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep_until};
@@ -47,11 +46,8 @@ pub struct TestnetConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum TestnetError {
     /// The cloud's settings.
-    #[error("find the settings of the test network's cloud")]
-    Settings(#[from] LoadCloud),
-    /// TLS.
-    #[error("use the settings of the test network's cloud")]
-    Http(#[from] HttpError),
+    #[error("open the test network's cloud")]
+    Open(#[from] OpenCloud),
     /// The cloud.
     #[error(transparent)]
     Cloud(#[from] CloudError),
@@ -59,15 +55,8 @@ pub enum TestnetError {
     #[error(transparent)]
     Book(#[from] BookError),
     /// The network or a security group is not there, or there are several.
-    #[error("find the {kind} `{name}`: there are {count} of this name")]
-    NotOne {
-        /// What it is.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// How many there are.
-        count: usize,
-    },
+    #[error(transparent)]
+    NotOne(#[from] NotOne),
 }
 
 /// What is wrong with the ports, for those who ask.
@@ -104,9 +93,9 @@ pub(crate) fn start(
     stopping: &watch::Receiver<bool>,
 ) -> Result<Option<TestnetHealth>, TestnetError> {
     let Some(config) = config else { return Ok(None) };
-    let settings = load(&Place::here(), config.cloud.as_deref(), config.region.as_deref())?;
+    let cloud = Cloud::open(&Place::here(), config.cloud.as_deref(), config.region.as_deref())?;
     let (told, trouble) = watch::channel(None);
-    let cloud = Arc::new(Cloud::new(settings)?);
+    let cloud = Arc::new(cloud);
     let network = config.network.clone();
     let health = TestnetHealth { network, cloud: Arc::clone(&cloud), trouble };
     let task = Testnet { book: book.clone(), cloud, config, told };
@@ -204,20 +193,16 @@ impl Testnet {
     }
 
     async fn network(&self) -> Result<Network, TestnetError> {
-        let name = self.config.network.as_str();
-        the_one("network", name, self.cloud.networks(&[("name", name)]).await?)
+        let all = self.cloud.networks(&[]).await?;
+        Ok(one(&self.config.network, &all)?.clone())
     }
 
     /// The security groups of the network's project that ports should be in.
     async fn groups(&self, network: &Network) -> Result<Option<BTreeSet<String>>, TestnetError> {
         let Some(names) = &self.config.security_groups else { return Ok(None) };
-        let mut groups = BTreeSet::new();
-        for name in names {
-            let query = [("name", name.as_str()), ("project_id", &network.project_id)];
-            let found = self.cloud.security_groups(&query).await?;
-            groups.insert(the_one("security group", name, found)?.id);
-        }
-        Ok(Some(groups))
+        let all = self.cloud.security_groups(&[("project_id", &network.project_id)]).await?;
+        let ids = names.iter().map(|name| Ok(one(name, &all)?.id.clone()));
+        Ok(Some(ids.collect::<Result<_, TestnetError>>()?))
     }
 
     async fn execute(
@@ -261,16 +246,6 @@ impl Testnet {
                 }
                 self.cloud.update_port(id, body).await.map(drop)
             }
-        }
-    }
-}
-
-fn the_one<T>(kind: &'static str, name: &str, mut all: Vec<T>) -> Result<T, TestnetError> {
-    match (all.pop(), all.len()) {
-        (Some(one), 0) => Ok(one),
-        (last, rest) => {
-            let count = rest + usize::from(last.is_some());
-            Err(TestnetError::NotOne { kind, name: name.to_owned(), count })
         }
     }
 }

@@ -148,8 +148,7 @@ async fn lives(provider: &OpenStack) -> Result<()> {
 fn an_image_of_ours_is_uploaded_tried_used_and_replaced() -> Result<()> {
     let before = Footprint::now()?;
     let folder = tempfile::tempdir()?;
-    let settings = config::load(&config::Place::here(), Some("ci"), None)?;
-    let cloud = Arc::new(Cloud::new(settings)?);
+    let cloud = Arc::new(Cloud::open(&config::Place::here(), Some("ci"), None)?);
     let provider = OpenStack::new(self::settings(&cloud, folder.path())?, Arc::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tested = runtime.block_on(async {

@@ -17,7 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The tenant as toci finds it: by clouds.yaml, which the sandbox names in the environment.
 fn ci() -> Result<Cloud> {
-    Ok(Cloud::new(config::load(&config::Place::here(), Some("ci"), None)?)?)
+    Ok(Cloud::open(&config::Place::here(), Some("ci"), None)?)
 }
 
 /// Runs a test; afterwards the tenant has what it had before.
@@ -260,11 +260,11 @@ fn wrong_credentials_are_told_and_what_others_made_is_seen() -> Result<()> {
         ] {
             place.variables.insert(name.to_owned(), value.to_owned());
         }
-        let refused = Cloud::new(config::load(&place, None, None)?)?.whoami().await.unwrap_err();
+        let refused = Cloud::open(&place, None, None)?.whoami().await.unwrap_err();
         ensure!(matches!(refused, CloudError::Unauthorised { .. }), "{refused}");
         ensure!(!refused.to_string().contains("not-it"), "the password is told: {refused}");
         place.variables.insert("OS_PASSWORD".to_owned(), "ci".to_owned());
-        let other = Cloud::new(config::load(&place, None, None)?)?;
+        let other = Cloud::open(&place, None, None)?;
         ensure!(other.whoami().await?.user_id == Api::ci()?.user, "somebody else");
         ensure!(other.networks(&[]).await?.len() == cloud.networks(&[]).await?.len());
         Ok(())

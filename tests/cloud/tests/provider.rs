@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// The tenant as toci finds it: by clouds.yaml, which the sandbox names in the environment.
 fn cloud() -> Result<Arc<Cloud>> {
-    Ok(Arc::new(Cloud::new(config::load(&config::Place::here(), Some("ci"), None)?)?))
+    Ok(Arc::new(Cloud::open(&config::Place::here(), Some("ci"), None)?))
 }
 
 fn label(name: &str) -> Result<Label> {

@@ -1,5 +1,6 @@
 //! What a cloud may answer instead of what was asked for, told apart by what can be done about it.
 
+use super::config::LoadCloud;
 use crate::http::{Answer, HttpError};
 use std::time::Duration;
 use toci_core::chain::Chain;
@@ -101,6 +102,17 @@ pub enum CloudError {
         /// What is wrong.
         why: String,
     },
+}
+
+/// Why a cloud cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenCloud {
+    /// Its settings.
+    #[error("find the cloud's settings")]
+    Settings(#[from] LoadCloud),
+    /// TLS.
+    #[error("use the cloud's settings")]
+    Http(#[from] HttpError),
 }
 
 impl CloudError {

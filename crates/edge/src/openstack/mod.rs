@@ -15,7 +15,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use toci_edge::openstack::{Cloud, config};
-//! let cloud = Cloud::new(config::load(&config::Place::here(), Some("hp1"), None)?)?;
+//! let cloud = Cloud::open(&config::Place::here(), Some("hp1"), None)?;
 //! for server in cloud.servers(&[]).await? {
 //!     println!("{} {}", server.id, server.status);
 //! }
@@ -29,6 +29,7 @@ pub mod config;
 mod error;
 mod identity;
 mod image;
+mod named;
 mod network;
 mod pace;
 mod session;
@@ -41,9 +42,10 @@ pub use compute::{
     Attached, BootDisk, COMPUTE_MICROVERSION, Fault, Flavor, KeyPair, Limits, NewServer, Nic,
     Server, ServerAddress, ServerFlavor, USER_DATA_MAX_BYTES,
 };
-pub use error::CloudError;
+pub use error::{CloudError, OpenCloud};
 pub use identity::TokenFacts;
 pub use image::{Image, NewImage};
+pub use named::{Named, NotOne, listed, one};
 pub use network::{AllowedAddress, FixedIp, FloatingIp, Network, Port, QuotaUse, SecurityGroup};
 pub use pace::CallCount;
 pub use session::{CALLS_AT_ONCE_MAX, Cloud, Service};

@@ -1,6 +1,7 @@
 //! One user at one cloud: its token, the addresses of the services.
 
-use super::error::CloudError;
+use super::config::{Place, load};
+use super::error::{CloudError, OpenCloud};
 use super::identity::{self, Token, TokenFacts};
 use super::pace::{CallCount, Pace};
 use crate::http::{Http, HttpError, Trust, Url};
@@ -79,6 +80,15 @@ pub struct Cloud {
 }
 
 impl Cloud {
+    /// The cloud that this name has at a place, or the one that the place's variables tell; nothing is asked yet.
+    pub fn open(
+        place: &Place,
+        name: Option<&str>,
+        region: Option<&str>,
+    ) -> Result<Cloud, OpenCloud> {
+        Ok(Cloud::new(load(place, name, region)?)?)
+    }
+
     /// Nothing is asked yet.
     pub fn new(settings: CloudSettings) -> Result<Cloud, HttpError> {
         let http = match &settings.tls {

@@ -2,9 +2,9 @@
 
 use serde_json::Value as Json;
 use std::path::Path;
-use toci_edge::http::{HttpError, Method};
-use toci_edge::openstack::config::{LoadCloud, Place, load};
-use toci_edge::openstack::{Cloud, CloudError};
+use toci_edge::http::Method;
+use toci_edge::openstack::config::Place;
+use toci_edge::openstack::{Cloud, CloudError, OpenCloud};
 use toci_wire::clouds::{Auth, Scope, UserRef};
 
 pub(super) use toci_edge::openstack::Service;
@@ -16,11 +16,8 @@ pub(super) const MARK_PROPERTY: &str = "toci_zone";
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The cloud's settings.
-    #[error("find the cloud's settings")]
-    Settings(#[from] LoadCloud),
-    /// TLS.
-    #[error("use the cloud's settings")]
-    Http(#[from] HttpError),
+    #[error(transparent)]
+    Open(#[from] OpenCloud),
     /// The cloud's answer.
     #[error(transparent)]
     Cloud(#[from] CloudError),
@@ -51,8 +48,7 @@ impl ApiError {
             ApiError::Cloud(CloudError::Conflict { .. }) => Some(409),
             ApiError::Cloud(CloudError::Refused { status, .. }) => Some(*status),
             ApiError::Cloud(_)
-            | ApiError::Settings(_)
-            | ApiError::Http(_)
+            | ApiError::Open(_)
             | ApiError::NoProject { .. }
             | ApiError::OneProject
             | ApiError::Gone { .. } => None,
@@ -63,7 +59,7 @@ impl ApiError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            ApiError::Settings(_) | ApiError::Http(_) => {
+            ApiError::Open(_) => {
                 "clouds.yaml or OS_* say where the cloud is and who you are there; docs/cloud.md"
             }
             ApiError::NoProject { .. } => "name a project in clouds.yaml or with OS_PROJECT_NAME",
@@ -88,7 +84,7 @@ pub(super) struct Api {
 impl Api {
     /// Logs in to the cloud of this name in clouds.yaml, or to the one that the environment says.
     pub(super) async fn connect(cloud: Option<&str>) -> Result<Api, ApiError> {
-        Api::of(Cloud::new(load(&Place::here(), cloud, None)?)?).await
+        Api::of(Cloud::open(&Place::here(), cloud, None)?).await
     }
 
     async fn of(cloud: Cloud) -> Result<Api, ApiError> {
@@ -109,7 +105,7 @@ impl Api {
             Auth::ApplicationCredential { .. } if self.project.0 == project => {}
             Auth::ApplicationCredential { .. } => return Err(ApiError::OneProject),
         }
-        Api::of(Cloud::new(settings)?).await
+        Api::of(Cloud::new(settings).map_err(OpenCloud::Http)?).await
     }
 
     /// Key and name of the project.

@@ -109,10 +109,8 @@ fn cloud(file: &ProviderFile) -> Result<Arc<Cloud>, Wrong> {
             return Err(Wrong::at("clouds_file", format!("{} is not there", clouds.display())));
         }
     }
-    let settings = config::load(&place, file.cloud.as_deref(), file.region.as_deref());
-    let settings = settings.map_err(|e| Wrong::at("cloud", Chain(&e).to_string()))?;
-    let cloud = Cloud::new(settings).map_err(|e| Wrong::at("cloud", Chain(&e).to_string()))?;
-    Ok(Arc::new(cloud))
+    let cloud = Cloud::open(&place, file.cloud.as_deref(), file.region.as_deref());
+    Ok(Arc::new(cloud.map_err(|e| Wrong::at("cloud", Chain(&e).to_string()))?))
 }
 
 fn user_data(file: &ProviderFile, host_key: HostKeySource) -> Result<Option<String>, Wrong> {

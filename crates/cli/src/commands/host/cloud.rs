@@ -37,11 +37,11 @@ pub(super) fn open(place: &CloudPlace) -> Result<TeCloud> {
 /// What a cloud refused.
 pub(super) fn failed(error: &TeCloudError) -> CliError {
     let hint = match error {
-        TeCloudError::Settings(_) | TeCloudError::Http(_) => {
+        TeCloudError::Open(_) => {
             "clouds.yaml says where the cloud is and who you are there; docs/cloud.md"
         }
         TeCloudError::Stays { .. } => "try again; an administrator of the cloud can say more",
-        TeCloudError::Cloud(_) | TeCloudError::Named { .. } | TeCloudError::Unfit { .. } => "",
+        TeCloudError::Cloud(_) | TeCloudError::NotOne(_) | TeCloudError::Unfit { .. } => "",
     };
     CliError { hint: hint.to_owned(), ..CliError::failed("use the cloud", error) }
 }

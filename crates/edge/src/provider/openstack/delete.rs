@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// So long a server may take to be gone after it was to be deleted. The next attempt goes on from there.
 pub const DELETE_WAIT: Duration = Duration::from_secs(300);
 /// The order to delete is given again after so long: one that came while a server was being made may be lost.
-const DELETE_AGAIN: Duration = Duration::from_secs(30);
+pub const DELETE_AGAIN: Duration = Duration::from_secs(30);
 
 /// What was found in the cloud.
 #[derive(Clone, Debug, Default)]

@@ -29,6 +29,6 @@ mod shelf;
 mod things;
 
 pub use config::{FlavorChoice, HostKeySource, ImageChoice, ImageFormat, OpenStackConfig, Shape};
-pub use delete::DELETE_WAIT;
+pub use delete::{DELETE_AGAIN, DELETE_WAIT};
 pub use host_key::told as told_host_key;
 pub use port::OpenStack;

@@ -2,7 +2,9 @@
 
 use super::config::FlavorChoice;
 use super::marks::Marks;
-use crate::openstack::{Cloud, CloudError, Flavor, Network, SecurityGroup};
+use crate::openstack::{
+    Cloud, CloudError, Flavor, Named as _, Network, NotOne, SecurityGroup, listed, one,
+};
 use crate::provider::ProviderError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,22 +60,10 @@ impl Finder {
 
     /// The newest image of this name, or the one with this id.
     pub(super) async fn image(&self, name: &str) -> Result<String, ProviderError> {
-        let what = || format!("find the image {name}");
-        let told = |error| super::server::failed(what(), error);
-        let named = self.cloud.images(&[("name", name), ("status", "active")]).await;
-        let newest =
-            named.map_err(told)?.into_iter().max_by(|a, b| a.created_at.cmp(&b.created_at));
-        if let Some(image) = newest {
-            return Ok(image.id);
-        }
-        match self.cloud.image(name).await.map_err(told)? {
-            Some(image) if image.status == "active" => Ok(image.id),
-            Some(image) => Err(ProviderError::said(what(), format!("it is {}", image.status))),
-            None => Err(ProviderError::said(
-                what(),
-                "the cloud has none of this name or id; `openstack image list` shows what there is",
-            )),
-        }
+        let found = self.cloud.image_named(name).await;
+        let found =
+            found.map_err(|e| super::server::failed(format!("find the image {name}"), e))?;
+        Ok(found.map_err(told)?.id)
     }
 
     /// Makes sure that the cloud knows our public key; the name of its key pair.
@@ -107,13 +97,7 @@ impl Finder {
 impl Things {
     pub(super) fn flavor(&self, choice: &FlavorChoice) -> Result<&Flavor, ProviderError> {
         match choice {
-            FlavorChoice::Named(name) => {
-                let found = self.flavors.iter().find(|f| f.name == *name || f.id == *name);
-                found.ok_or_else(|| {
-                    let names = listed(self.flavors.iter().map(|f| f.name.as_str()));
-                    ProviderError::said(format!("find the flavor {name}"), names)
-                })
-            }
+            FlavorChoice::Named(name) => one(name, &self.flavors).map_err(told),
             FlavorChoice::AtLeast { cpus, memory_mib, disk_gib, filter } => {
                 let fits = |f: &&Flavor| {
                     f.vcpus >= *cpus
@@ -153,51 +137,18 @@ impl Things {
 
     /// A network by name or id.
     pub(super) fn network(&self, name: &str) -> Result<&Network, ProviderError> {
-        let all = &self.networks;
-        one(name, all.iter().map(|n| (n, n.id.as_str(), n.name.as_str())), "network")
+        one(name, &self.networks).map_err(told)
     }
 
     /// The ids of security groups.
     pub(super) fn groups(&self, names: &[String]) -> Result<Vec<&str>, ProviderError> {
-        let all = &self.groups;
-        let group = |name: &String| {
-            one(
-                name,
-                all.iter().map(|g| (g.id.as_str(), g.id.as_str(), g.name.as_str())),
-                "security group",
-            )
-        };
+        let group = |name: &String| Ok(one(name, &self.groups).map_err(told)?.id());
         names.iter().map(group).collect()
     }
 }
 
-/// The one with this id or name.
-fn one<'t, T>(
-    wanted: &str,
-    all: impl Iterator<Item = (T, &'t str, &'t str)>,
-    kind: &str,
-) -> Result<T, ProviderError> {
-    let what = || format!("find the {kind} {wanted}");
-    let mut names = Vec::new();
-    let mut found: Option<T> = None;
-    for (thing, id, name) in all {
-        if id == wanted {
-            return Ok(thing);
-        }
-        if name == wanted && found.replace(thing).is_some() {
-            return Err(ProviderError::said(what(), "several have this name: use its id"));
-        }
-        names.push(name);
-    }
-    found.ok_or_else(|| ProviderError::said(what(), listed(names.into_iter())))
-}
-
-fn listed<'t>(names: impl Iterator<Item = &'t str>) -> String {
-    let names: Vec<&str> = names.collect();
-    if names.is_empty() {
-        return "the cloud shows us none".to_owned();
-    }
-    format!("the cloud has {}", names.join(", "))
+fn told(error: NotOne) -> ProviderError {
+    ProviderError::said(error.what, error.why)
 }
 
 #[cfg(test)]
