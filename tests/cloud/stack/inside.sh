@@ -28,9 +28,10 @@ ready keystone neutron-server
 start neutron-l2 neutron-dhcp neutron-l3 neutron-metadata
 ready placement libvirtd
 start nova-compute
-ready glance-api nova-api
+# A port of DHCP or of a router that is made before there is an agent to plug it in stays on the dead VLAN.
+ready glance-api nova-api neutron-l2
 "$HERE/operator.py"
 say "networks, flavors, images, quotas"
-ready nova-conductor nova-scheduler nova-compute neutron-l2 neutron-dhcp neutron-l3 neutron-metadata
+ready nova-conductor nova-scheduler nova-compute neutron-dhcp neutron-l3 neutron-metadata
 has_room() { [ "$(query 'select (select count(*) from nova_api.host_mappings) > 0 and (select count(*) from placement.inventories) >= 3')" = 1 ]; }
 wait_for 60 "the scheduler knows the compute node" has_room
