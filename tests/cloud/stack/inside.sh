@@ -12,7 +12,7 @@ start rabbitmq ovsdb virtlogd
 "$HERE/databases.sh"
 start mariadb libvirtd
 ready mariadb ovsdb
-start ovs-vswitchd keystone
+start ovs-vswitchd taps keystone
 ready rabbitmq
 start placement glance-api nova-conductor nova-api neutron-server nova-scheduler
 ready ovs-vswitchd

@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=tests/cloud/stack/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-SERVICES="mariadb rabbitmq ovsdb ovs-vswitchd virtlogd libvirtd keystone placement glance-api nova-conductor nova-scheduler
+SERVICES="mariadb rabbitmq ovsdb ovs-vswitchd taps virtlogd libvirtd keystone placement glance-api nova-conductor nova-scheduler
     nova-api nova-compute neutron-server neutron-l2 neutron-dhcp neutron-l3 neutron-metadata"
 # Longest wait until a service does its work, in seconds; the machine may be busy.
 READY_LIMIT=300
@@ -50,6 +50,7 @@ become() {
         ovs-vsctl --no-wait set open_vswitch . other_config:userspace-tso-enable=true
         exec ovs-vswitchd unix:/run/openvswitch/db.sock --unixctl=/run/openvswitch/vswitchd.ctl --log-file=$CLOUD/log/ovs-vswitchd.log
         ;;
+    taps) exec "$(dirname "$0")/taps.sh" ;;
     virtlogd) exec virtlogd -p $CLOUD/sock/virtlogd.pid ;;
     libvirtd) exec libvirtd -p $CLOUD/sock/libvirtd.pid ;;
     keystone)
@@ -84,6 +85,7 @@ works() {
     rabbitmq) (exec 3<>/dev/tcp/127.0.0.1/5672) ;;
     ovsdb) ovs-vsctl --no-wait --timeout=2 show ;;
     ovs-vswitchd) ovs-appctl --timeout=2 --target=/run/openvswitch/vswitchd.ctl version ;;
+    taps) is_alive taps ;;
     virtlogd) [ -S /run/libvirt/virtlogd-sock ] ;;
     libvirtd) virsh -c qemu:///system version ;;
     keystone) curl -sf --max-time 5 http://127.0.0.1:5000/v3 ;;

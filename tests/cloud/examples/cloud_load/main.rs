@@ -69,8 +69,10 @@ async fn measure(bench: &Bench, part: &str, size: u32) -> Result<Value> {
     let before = Footprint::now()?;
     let told = match part {
         "lives" => {
-            let mut toci = Toci::start(bench, "toci", 0).await?;
             let mut sdk = Sdk::start(bench).await?;
+            // The first server of a cloud waits until its host has fetched the image: that is nobody's time.
+            life::lives(bench, &mut sdk, 1).await?;
+            let mut toci = Toci::start(bench, "toci", 0).await?;
             let toci_told = life::lives(bench, &mut toci, size).await?;
             toci.end().await?;
             let sdk_told = life::lives(bench, &mut sdk, size).await?;
