@@ -58,7 +58,9 @@ pub async fn create_tap(device: &str) -> Result<(), CommandError> {
     run("ip", &["tuntap", "add", "dev", device, "mode", "tap"]).await?;
     run("ip", &["link", "set", "dev", device, "addrgenmode", "none"]).await?;
     deafen(device);
-    Ok(())
+    // Before the switch opens it: what that has set up itself it takes back when it opens a device anew, which its userspace
+    // datapath does now and then when another port comes or goes. The machine then has a dead card.
+    run("ip", &["link", "set", "dev", device, "up"]).await.map(drop)
 }
 
 /// Only the switch may listen to this device: with Open vSwitch's userspace datapath the kernel sees the frames of its
