@@ -103,14 +103,6 @@ pub(crate) fn start(
     Ok(Some(health))
 }
 
-/// What became of a look.
-struct Looked {
-    /// What is in the way, and what the cloud refused.
-    problems: Vec<String>,
-    /// Nothing was refused.
-    is_done: bool,
-}
-
 #[derive(Debug)]
 struct Testnet {
     book: LeaseBook,
@@ -142,10 +134,11 @@ impl Testnet {
                 continue;
             }
             match self.look(&hosts).await {
-                Ok(Looked { problems, is_done }) => {
+                Ok(problems) => {
+                    let is_well = problems.is_empty();
                     self.tell(problems);
-                    next = Instant::now() + if is_done { self.config.period } else { RETRY_PERIOD };
-                    done = is_done.then_some(hosts);
+                    next = Instant::now() + if is_well { self.config.period } else { RETRY_PERIOD };
+                    done = is_well.then_some(hosts);
                 }
                 Err(error) => {
                     tracing::error!(error = %Chain(&error), "the test network's ports are not as they should be");
@@ -164,8 +157,8 @@ impl Testnet {
         });
     }
 
-    /// One look, and what follows from it.
-    async fn look(&self, hosts: &Hosts) -> Result<Looked, TestnetError> {
+    /// One look, and what follows from it; what is in the way, and what the cloud refused.
+    async fn look(&self, hosts: &Hosts) -> Result<Vec<String>, TestnetError> {
         let network = self.network().await?;
         let ports = self.cloud.ports(&[("network_id", &network.id)]).await?;
         let found: Vec<FoundPort> = ports.into_iter().map(found_port).collect();
@@ -176,20 +169,19 @@ impl Testnet {
             tracing::warn!(port = refusal.name, "{}", refusal.why);
         }
         let refused = refused.into_iter().map(|r| format!("{}: {}", r.name, r.why));
-        let mut looked = Looked { problems: refused.collect(), is_done: true };
+        let mut problems: Vec<String> = refused.collect();
         for step in &steps {
             match self.execute(step, &network, policy.groups.as_ref()).await {
                 Ok(()) => tracing::info!(network = self.config.network, "{step}"),
                 // One port that the cloud refuses keeps none of the others waiting.
                 Err(error) if error.is_refusal() => {
                     tracing::error!(error = %Chain(&error), "{step}");
-                    looked.problems.push(format!("{step}: {}", Chain(&error)));
-                    looked.is_done = false;
+                    problems.push(format!("{step}: {}", Chain(&error)));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(looked)
+        Ok(problems)
     }
 
     async fn network(&self) -> Result<Network, TestnetError> {
