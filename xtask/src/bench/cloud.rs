@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value};
 
 use super::Report;
-use super::report::{Figure, Goal};
+use super::report::{Figure, Goal, median_of};
 use crate::{cargo, cloud, shell};
 
 /// Who else makes nodes, from PyPI. Nodepool 11 does not work with a newer openstacksdk where a cloud has no volumes, and does
@@ -184,9 +184,8 @@ fn calls(counts: &Value, service: &str) -> Result<f64> {
     of_it.map(|(_, count)| number(count)).try_fold(0.0, |sum, count| Ok(sum + count?))
 }
 
-fn median(mut values: Vec<f64>) -> Result<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().context("nothing was measured")
+fn median(values: Vec<f64>) -> Result<f64> {
+    median_of(values).context("nothing was measured")
 }
 
 #[cfg(test)]

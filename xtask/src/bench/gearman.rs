@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::Report;
-use super::report::{Figure, Goal};
+use super::report::{Figure, Goal, median_of};
 use crate::{cargo, shell};
 
 /// Workers that sleep beside a broker.
@@ -123,9 +123,8 @@ fn geard_of_pypi() -> Result<PathBuf> {
     Ok(geard)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+fn median(values: Vec<f64>) -> f64 {
+    median_of(values).unwrap_or(0.0)
 }
 
 impl Bench {

@@ -34,6 +34,12 @@ pub(crate) struct Figure {
     pub(crate) goal: Option<Goal>,
 }
 
+/// The value in the middle; none when nothing was measured.
+pub(crate) fn median_of(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 /// A goal in the figure's own unit.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -106,7 +106,8 @@ impl Pool {
 
     /// Ends requests that no provider can ever serve.
     pub(super) fn refuse_the_impossible(&mut self) {
-        let mut known: BTreeMap<(Label, u32), Option<String>> = BTreeMap::new();
+        // Why, and whether it was possible before.
+        let mut known: BTreeMap<(Label, u32), Option<(String, bool)>> = BTreeMap::new();
         let mut has_some: BTreeSet<RunId> = BTreeSet::new();
         for (run, waiter) in &self.requests {
             let key = (waiter.label.clone(), waiter.request.count);
@@ -114,7 +115,9 @@ impl Pool {
                 has_some.insert(*run);
             } else {
                 let (label, count) = (&waiter.label, waiter.request.count);
-                known.entry(key).or_insert_with(|| self.never(label, count));
+                known.entry(key).or_insert_with(|| {
+                    self.never(label, count).map(|why| (why, self.was_possible(label, count)))
+                });
             }
         }
         let (now, wait) = (self.now, self.policy.quota_wait);
@@ -122,12 +125,11 @@ impl Pool {
         for (run, waiter) in &mut self.requests {
             let (label, count) = (&waiter.label, waiter.request.count);
             let never = known.get(&(label.clone(), count)).and_then(Option::as_ref);
-            let Some(why) = never.filter(|_| !has_some.contains(run)) else {
+            let Some((why, hopes)) = never.filter(|_| !has_some.contains(run)) else {
                 waiter.impossible = None;
                 continue;
             };
             let since = *waiter.impossible.get_or_insert(now);
-            let hopes = self.possible.get(label).is_some_and(|most| *most >= count);
             if !hopes || since.after(wait) <= now {
                 over.push((*run, why.clone()));
             }
