@@ -22,6 +22,21 @@ const KINDS: [(&str, &str, &str); 7] = [
     ("image", "/images?limit=500", "images"),
 ];
 
+/// Deletes the key pairs of a node provider of this owner, which it keeps for its next node.
+///
+/// # Errors
+/// The cloud does not answer.
+pub fn forget_key_pairs(owner: &str) -> Result<()> {
+    let ci = Api::ci()?;
+    for pair in ci.get("compute", "/os-keypairs")?["keypairs"].as_array().into_iter().flatten() {
+        let name = pair["keypair"]["name"].as_str().unwrap_or_default();
+        if name.starts_with(&format!("toci_{owner}_")) {
+            ci.delete("compute", &format!("/os-keypairs/{name}"))?;
+        }
+    }
+    Ok(())
+}
+
 impl Footprint {
     /// As it is now.
     ///

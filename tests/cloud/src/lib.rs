@@ -13,6 +13,6 @@ pub use fault::{
     Paused, Quota, Resettled, Service, Stopped, fake_servers, pause, quota, revoke_tokens, stop,
     token_lifetime,
 };
-pub use footprint::Footprint;
+pub use footprint::{Footprint, forget_key_pairs};
 pub use server::{FloatingAddress, KeyPair, Server, host_keys};
-pub use site::{BROKER, Process, SITE_OWNER, Site, TEST_BRIDGE, TeHost};
+pub use site::{BROKER, Process, SITE_OWNER, Site, TEST_BRIDGE, TeHost, host_config};

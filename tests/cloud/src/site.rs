@@ -1,6 +1,7 @@
 //! A control plane and TE hosts beside the real cloud: `toci server` in the cloud's sandbox with an address on the test
 //! network, and `toci-host`s in sandboxes of their own whose public bridges are cabled to the network's bridge.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -199,37 +200,8 @@ look_every_s = 3
         let (state, token) = (self.path(&name), self.path(&format!("{name}.token")));
         let address = format!("198.18.0.{number}0");
         let config = self.path(&format!("{name}.toml"));
-        fs::write(
-            &config,
-            format!(
-                r#"name = "{name}"
-state = {state:?}
-[server]
-url = "http://{BROKER}:8080"
-enrol_token_file = {token:?}
-[network]
-address = "{address}/24"
-seed_addresses = "198.18.0.{number}1-198.18.0.{number}9"
-dhcp = false
-[sandbox]
-outside_bridge = "{TEST_BRIDGE}"
-[reserve]
-memory_mib = 512
-disk_mib = 512
-[accelerator]
-never_kvm = true
-[[testenv]]
-shape = "small"
-labels = ["te", "{name}"]
-count = {testenvs}
-[shape.small]
-cpu_overcommit = 16.0
-disk_overcommit = 8.0
-seed = {{ cpus = 1, memory_mib = 256, disk_gb = 1 }}
-nodes = {{ count = 1, cpus = 1, memory_mib = 256, disk_gb = 1 }}
-"#
-            ),
-        )?;
+        let text = host_config(&name, &state, &format!("{address}/24"), &number, testenvs);
+        fs::write(&config, format!("{text}enrol_token_file = {token:?}\n"))?;
         let path = config.display().to_string();
         let process = self.spawn(&name, &["toci-host", "run", "-c", &path])?;
         self.hosts.push(TeHost { name, address, config, process });
@@ -333,6 +305,44 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 256, disk_gb = 1 }}
         let tails: Vec<String> = self.server.iter().chain(hosts).map(Process::tail).collect();
         tails.join("\n")
     }
+}
+
+/// `toci-host.toml` of a host in a sandbox of its own on the test network; it ends in the section `[server]`.
+#[must_use]
+pub fn host_config(
+    name: &str,
+    state: &Path,
+    address: &str,
+    number: &dyn fmt::Display,
+    testenvs: u32,
+) -> String {
+    format!(
+        r#"name = "{name}"
+state = {state:?}
+[network]
+address = "{address}"
+seed_addresses = "198.18.0.{number}1-198.18.0.{number}9"
+dhcp = false
+[sandbox]
+outside_bridge = "{TEST_BRIDGE}"
+[reserve]
+memory_mib = 512
+disk_mib = 512
+[accelerator]
+never_kvm = true
+[[testenv]]
+shape = "small"
+labels = ["te", "{name}"]
+count = {testenvs}
+[shape.small]
+cpu_overcommit = 16.0
+disk_overcommit = 8.0
+seed = {{ cpus = 1, memory_mib = 256, disk_gb = 1 }}
+nodes = {{ count = 1, cpus = 1, memory_mib = 256, disk_gb = 1 }}
+[server]
+url = "http://{BROKER}:8080"
+"#
+    )
 }
 
 impl Drop for Site {

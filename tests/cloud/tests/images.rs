@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cloud_tests::{Api, Footprint};
+use cloud_tests::{Api, Footprint, forget_key_pairs};
 use serde_json::Value;
 use toci_core::id::Label;
 use toci_core::node::ImageState;
 use toci_edge::openstack::{Cloud, config};
-use toci_edge::provider::Provider;
 use toci_edge::provider::image::{ImageConfig, ImageSource};
 use toci_edge::provider::openstack::{
     FlavorChoice, HostKeySource, ImageChoice, ImageFormat, OpenStack, OpenStackConfig, Shape,
 };
+use toci_edge::provider::{ImageView, Provider};
 
 /// Longest wait for what the cloud does in the background; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -75,8 +75,12 @@ fn in_glance() -> Result<(String, BTreeSet<String>)> {
     Ok((lines.join("\n"), ids))
 }
 
-/// Waits until the provider's images are one that is ready, and none else; which one.
-async fn one_is_ready(provider: &OpenStack, but_not: &str) -> Result<String> {
+/// Waits until one of the provider's images is ready that is not `but_not`, and until `enough` of all of them; which one.
+async fn ready(
+    provider: &OpenStack,
+    but_not: &str,
+    enough: impl Fn(&[ImageView]) -> bool,
+) -> Result<String> {
     let end = Instant::now() + LIMIT;
     let mut before = String::new();
     loop {
@@ -92,11 +96,10 @@ async fn one_is_ready(provider: &OpenStack, but_not: &str) -> Result<String> {
             println!("{told}\n");
             before.clone_from(&told);
         }
-        if let [one] = images.as_slice()
-            && one.image.state == ImageState::Ready
-            && one.image.id != but_not
-        {
-            return Ok(one.image.id.clone());
+        let is_new =
+            |view: &&ImageView| view.image.state == ImageState::Ready && view.image.id != but_not;
+        if let Some(view) = images.iter().find(is_new).filter(|_| enough(&images)) {
+            return Ok(view.image.id.clone());
         }
         if Instant::now() > end {
             bail!("after {LIMIT:?}:\n{told}");
@@ -108,7 +111,8 @@ async fn one_is_ready(provider: &OpenStack, but_not: &str) -> Result<String> {
 async fn lives(provider: &OpenStack) -> Result<()> {
     let begun = Instant::now();
     // The first one is tried with a server of its own.
-    let first = one_is_ready(provider, "").await?;
+    let alone = |images: &[ImageView]| images.len() == 1;
+    let first = ready(provider, "", alone).await?;
     println!("uploaded and tried after {:.1} s", begun.elapsed().as_secs_f64());
     let (told, ids) = in_glance()?;
     ensure!(told == format!("toci-{first} active raw"), "{told}");
@@ -121,23 +125,12 @@ async fn lives(provider: &OpenStack) -> Result<()> {
 
     // A new one takes over when it has been tried; one that a node lies on stays until that is gone.
     ensure!(provider.rebuild("own"), "there is no such image");
-    let end = Instant::now() + LIMIT;
-    let second = loop {
-        provider.list().await?;
-        let images = provider.images();
-        let ready = |view: &&toci_edge::provider::ImageView| {
-            view.image.id != first && view.image.state == ImageState::Ready
-        };
-        if let Some(view) = images.iter().find(ready) {
-            ensure!(images.iter().any(|v| v.image.id == first), "a node lies on {first}");
-            break view.image.id.clone();
-        }
-        ensure!(Instant::now() < end, "{images:?}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    };
+    let second = ready(provider, &first, |_| true).await?;
+    let both = provider.images();
+    ensure!(both.iter().any(|view| view.image.id == first), "a node lies on {first}: {both:?}");
     println!("another one after {:.1} s", begun.elapsed().as_secs_f64());
     provider.delete("own-stack-1", &machine.token).await?;
-    ensure!(one_is_ready(provider, &first).await? == second);
+    ensure!(ready(provider, &first, alone).await? == second);
     let (told, left) = in_glance()?;
     ensure!(told == format!("toci-{second} active raw"), "{told}");
     ensure!(left.is_disjoint(&ids), "{first} is still there");
@@ -160,11 +153,7 @@ fn an_image_of_ours_is_uploaded_tried_used_and_replaced() -> Result<()> {
         for id in in_glance()?.1 {
             cloud.delete_image(&id).await?;
         }
-        for pair in cloud.key_pairs().await? {
-            if pair.name.starts_with(&format!("toci_{OWNER}_")) {
-                cloud.delete_key_pair(&pair.name).await?;
-            }
-        }
+        forget_key_pairs(OWNER)?;
         tested
     });
     tested.and(before.is_restored(LIMIT))

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cloud_tests::{Api, Footprint, Service, Site, stop, wait_for};
+use cloud_tests::{Api, Footprint, Service, Site, forget_key_pairs, stop, wait_for};
 use serde_json::{Value, json};
 
 /// Longest wait for what the cloud does in the background; the machine may be busy.
@@ -196,14 +196,7 @@ fn clear(site: &Site) -> Result<()> {
         ensure!(left.is_empty(), "{left:#?}\n{}", site.logs());
         Ok(())
     })?;
-    let ci = Api::ci()?;
-    for pair in ci.get("compute", "/os-keypairs")?["keypairs"].as_array().into_iter().flatten() {
-        let name = word(&pair["keypair"], "name");
-        if name.starts_with(&format!("toci_{OWNER}_")) {
-            ci.delete("compute", &format!("/os-keypairs/{name}"))?;
-        }
-    }
-    Ok(())
+    forget_key_pairs(OWNER)
 }
 
 #[test]

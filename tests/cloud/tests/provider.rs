@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use cloud_tests::{Api, Footprint, Service, quota, stop};
+use cloud_tests::{Api, Footprint, Service, forget_key_pairs, quota, stop};
 use serde_json::json;
 use toci_core::id::Label;
 use toci_edge::openstack::{Cloud, config};
@@ -84,11 +84,7 @@ fn with_provider<T: AsyncFnOnce(&OpenStack) -> Result<()>>(
                 provider.delete(&node, "").await?;
             }
         }
-        for pair in cloud.key_pairs().await? {
-            if pair.name.starts_with("toci_provider-test_") {
-                cloud.delete_key_pair(&pair.name).await?;
-            }
-        }
+        forget_key_pairs("provider-test")?;
         tested
     });
     let calls: u64 = cloud.counts().iter().map(|count| count.count).sum();

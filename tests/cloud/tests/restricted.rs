@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use cloud_tests::{Api, Footprint, Site, wait_for};
+use cloud_tests::{Api, Footprint, Site, forget_key_pairs, wait_for};
 use serde_json::{Value, json};
 
 /// Longest wait for a node and a run on it, and for what the cloud does in the background; the machine may be busy.
@@ -168,19 +168,10 @@ fn a_job_finds_no_credential() -> Result<()> {
             ensure!(nodes == json!([]), "{nodes}\n{}", site.logs());
             Ok(())
         });
-        Api::ci()?.delete("compute", &format!("/os-keypairs/{}", key_pair()?))?;
+        forget_key_pairs(OWNER)?;
         looked.and(emptied)?;
     }
     before.is_restored(LIMIT)
-}
-
-/// The provider's key pair.
-fn key_pair() -> Result<String> {
-    let pairs = Api::ci()?.get("compute", "/os-keypairs")?;
-    let names = pairs["keypairs"].as_array().into_iter().flatten();
-    let mut names = names.filter_map(|pair| pair["keypair"]["name"].as_str());
-    let prefix = format!("toci_{OWNER}_");
-    Ok(names.find(|name| name.starts_with(&prefix)).context("a key pair of ours")?.to_owned())
 }
 
 fn look(site: &Site, folder: &Path) -> Result<()> {

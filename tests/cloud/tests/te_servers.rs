@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use cloud_tests::{
-    Api, BROKER, Footprint, KeyPair, Process, SITE_OWNER, Server, Site, TEST_BRIDGE, wait_for,
+    Api, Footprint, KeyPair, Process, SITE_OWNER, Server, Site, host_config, wait_for,
 };
 
 /// Longest wait for what the cloud does in the background; the machine may be busy.
@@ -20,38 +20,6 @@ const HOSTS: [&str; 2] = ["tehost5", "tehost6"];
 /// Where the small guest finds its config drive.
 const USER_DATA: &str = "mkdir -p /tmp/drive && mount -r /dev/sr0 /tmp/drive && cat /tmp/drive/openstack/latest/user_data";
 
-/// What an operator writes for both.
-fn template(site: &Site) -> String {
-    format!(
-        r#"name = "@NAME@"
-state = "{}/@NAME@"
-[server]
-url = "http://{BROKER}:8080"
-[network]
-address = "@ADDRESS@"
-seed_addresses = "198.18.0.@NUMBER@1-198.18.0.@NUMBER@9"
-dhcp = false
-[sandbox]
-outside_bridge = "{TEST_BRIDGE}"
-[reserve]
-memory_mib = 512
-disk_mib = 512
-[accelerator]
-never_kvm = true
-[[testenv]]
-shape = "small"
-labels = ["te"]
-count = 1
-[shape.small]
-cpu_overcommit = 16.0
-disk_overcommit = 8.0
-seed = {{ cpus = 1, memory_mib = 256, disk_gb = 1 }}
-nodes = {{ count = 1, cpus = 1, memory_mib = 256, disk_gb = 1 }}
-"#,
-        site.folder().display()
-    )
-}
-
 #[test]
 fn servers_become_te_hosts_and_go_without_a_trace() -> Result<()> {
     let before = Footprint::now()?;
@@ -60,7 +28,9 @@ fn servers_become_te_hosts_and_go_without_a_trace() -> Result<()> {
         let key = KeyPair::new("te-hosts")?;
         let inventory = site.path("hosts.toml").display().to_string();
         let config = site.path("te.toml").display().to_string();
-        fs::write(&config, template(&site))?;
+        // What an operator writes for both.
+        let text = host_config("@NAME@", &site.path("@NAME@"), "@ADDRESS@", &"@NUMBER@", 1);
+        fs::write(&config, text)?;
         let mut deploy = vec!["deploy"];
         deploy.extend(HOSTS);
         deploy.extend(["--cloud", "ci", "--owner", SITE_OWNER, "--image", "tiny"]);
