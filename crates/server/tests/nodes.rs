@@ -69,6 +69,9 @@ async fn operators_look_hold_and_delete() {
     assert_eq!(code(client.rebuild_node_image("debian").await).0, 403);
     let none = world.admin.rebuild_node_image("debian").await;
     assert_eq!(code(none), (404, "no_such_image".to_owned()));
+    assert_eq!(code(client.withdraw_node_image("debian-1-2").await).0, 403);
+    let none = world.admin.withdraw_node_image("debian-1-2").await;
+    assert_eq!(code(none), (404, "no_such_image".to_owned()));
     world.running.stop().await.unwrap();
 }
 

@@ -1,6 +1,6 @@
-//! Images of our own in the real Glance: uploaded, tried by a server that boots, used, built anew, deleted.
+//! Images of our own in the real Glance: uploaded, tried by a server that boots, used, built anew, kept, withdrawn, deleted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,8 +37,12 @@ fn settings(cloud: &Arc<Cloud>, state: &Path) -> Result<OpenStackConfig> {
         networks: vec!["private".into()],
         volume_gib: None,
     };
-    let image =
-        ImageConfig { source: ImageSource::File(FILE.into()), rebuild: None, build_limit: LIMIT };
+    let image = ImageConfig {
+        source: ImageSource::File(FILE.into()),
+        rebuild: None,
+        keep: 2,
+        build_limit: LIMIT,
+    };
     Ok(OpenStackConfig {
         name: "stack".into(),
         cloud: Arc::clone(cloud),
@@ -61,84 +65,104 @@ fn settings(cloud: &Arc<Cloud>, state: &Path) -> Result<OpenStackConfig> {
     })
 }
 
-/// What Glance has of ours: a line for each, and its ids.
-fn in_glance() -> Result<(String, BTreeSet<String>)> {
-    let answer = Api::ci()?.get("image", &format!("/images?toci_owner={OWNER}"))?;
-    let images = answer["images"].as_array().context("a list")?;
+/// What Glance has of ours.
+fn ours_in_glance() -> Result<Vec<Value>> {
+    let mut answer = Api::ci()?.get("image", &format!("/images?toci_owner={OWNER}"))?;
+    let images = answer["images"].as_array_mut().context("a list")?;
+    Ok(std::mem::take(images))
+}
+
+/// A line for each, the oldest first.
+fn in_glance() -> Result<Vec<String>> {
     let line = |image: &Value| {
         let [name, status, format] =
             ["name", "status", "disk_format"].map(|key| image[key].as_str().unwrap_or_default());
         format!("{name} {status} {format}")
     };
-    let lines: Vec<String> = images.iter().map(line).collect();
-    let ids = images.iter().filter_map(|image| image["id"].as_str().map(str::to_owned)).collect();
-    Ok((lines.join("\n"), ids))
+    let mut lines: Vec<String> = ours_in_glance()?.iter().map(line).collect();
+    // Names end in the second of the build.
+    lines.sort();
+    Ok(lines)
 }
 
-/// Waits until one of the provider's images is ready that is not `but_not`, and until `enough` of all of them; which one.
-async fn ready(
+/// A line for each image of the provider: its id, what it is doing, and whether it serves.
+fn told(provider: &OpenStack) -> String {
+    let line = |view: &ImageView| {
+        let serves = if view.serves { " serves" } else { "" };
+        format!("{} {:?}{serves} {}", view.image.id, view.image.state, view.told)
+    };
+    provider.images().iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Waits until the provider's images are as told; which one serves then.
+async fn wait(
     provider: &OpenStack,
-    but_not: &str,
-    enough: impl Fn(&[ImageView]) -> bool,
+    what: &str,
+    is_so: impl Fn(&[ImageView]) -> bool,
 ) -> Result<String> {
-    let end = Instant::now() + LIMIT;
-    let mut before = String::new();
+    let begun = Instant::now();
     loop {
         // Every look wakes whoever looks after the images.
         provider.list().await?;
         let images = provider.images();
-        let told: Vec<String> = images
-            .iter()
-            .map(|view| format!("{} {:?} {}", view.image.id, view.image.state, view.told))
-            .collect();
-        let told = told.join("\n");
-        if told != before {
-            println!("{told}\n");
-            before.clone_from(&told);
+        if is_so(&images) {
+            println!("{what} after {:.1} s\n{}", begun.elapsed().as_secs_f64(), told(provider));
+            let serving = images.iter().find(|view| view.serves);
+            return Ok(serving.map(|view| view.image.id.clone()).unwrap_or_default());
         }
-        let is_new =
-            |view: &&ImageView| view.image.state == ImageState::Ready && view.image.id != but_not;
-        if let Some(view) = images.iter().find(is_new).filter(|_| enough(&images)) {
-            return Ok(view.image.id.clone());
-        }
-        if Instant::now() > end {
-            bail!("after {LIMIT:?}:\n{told}");
+        if begun.elapsed() > LIMIT {
+            bail!("{what}: not after {LIMIT:?}\n{}", told(provider));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
+/// Has the image made anew, and waits until another one serves than did.
+async fn rebuilt(provider: &OpenStack, but_not: &str) -> Result<String> {
+    ensure!(provider.rebuild("own"), "there is no such image");
+    wait(provider, "another one serves", |images| {
+        images.iter().any(|view| view.serves && view.image.id != but_not)
+    })
+    .await
+}
+
 async fn lives(provider: &OpenStack) -> Result<()> {
-    let begun = Instant::now();
     // The first one is tried with a server of its own.
-    let alone = |images: &[ImageView]| images.len() == 1;
-    let first = ready(provider, "", alone).await?;
-    println!("uploaded and tried after {:.1} s", begun.elapsed().as_secs_f64());
-    let (told, ids) = in_glance()?;
-    ensure!(told == format!("toci-{first} active raw"), "{told}");
+    let first = wait(provider, "uploaded and tried", |all| all.iter().any(|v| v.serves)).await?;
+    ensure!(in_glance()? == [format!("toci-{first} active raw")], "{:?}", in_glance()?);
     ensure!(provider.list().await?.is_empty(), "the try has left a server");
 
     let machine = provider.create("own-stack-1", &label()?).await?;
-    println!("a node after {:.1} s", begun.elapsed().as_secs_f64());
     let said = machine.session.run("a test", "hostname", b"", LIMIT).await?;
     ensure!(said.text().trim() == "own-stack-1", "{}", said.text());
 
-    // A new one takes over when it has been tried; one that a node lies on stays until that is gone.
-    ensure!(provider.rebuild("own"), "there is no such image");
-    let second = ready(provider, &first, |_| true).await?;
-    let both = provider.images();
-    ensure!(both.iter().any(|view| view.image.id == first), "a node lies on {first}: {both:?}");
-    println!("another one after {:.1} s", begun.elapsed().as_secs_f64());
+    // One that is taken out of use stays while a node lies on it, and no longer; whatever is to be kept.
+    let second = rebuilt(provider, &first).await?;
+    ensure!(provider.withdraw(&first) && !provider.withdraw(&first), "{}", told(provider));
+    provider.list().await?;
+    let stays =
+        |view: &ImageView| view.image.id == first && view.image.state == ImageState::Withdrawn;
+    ensure!(provider.images().iter().any(stays), "a node lies on it\n{}", told(provider));
     provider.delete("own-stack-1", &machine.token).await?;
-    ensure!(ready(provider, &first, alone).await? == second);
-    let (told, left) = in_glance()?;
-    ensure!(told == format!("toci-{second} active raw"), "{told}");
-    ensure!(left.is_disjoint(&ids), "{first} is still there");
+    let gone = |id: &str| {
+        let id = id.to_owned();
+        move |images: &[ImageView]| images.iter().all(|view| view.image.id != id)
+    };
+    ensure!(wait(provider, "the first is gone", gone(&first)).await? == second);
+    ensure!(in_glance()? == [format!("toci-{second} active raw")], "{:?}", in_glance()?);
+
+    // Two are kept. When the newest is found to be bad, the one before it serves at once.
+    let third = rebuilt(provider, &second).await?;
+    let both = [&second, &third].map(|id| format!("toci-{id} active raw"));
+    ensure!(in_glance()? == both, "{:?}", in_glance()?);
+    ensure!(provider.withdraw(&third), "{}", told(provider));
+    ensure!(wait(provider, "the third is gone", gone(&third)).await? == second);
+    ensure!(in_glance()? == both[..1], "{:?}", in_glance()?);
     Ok(())
 }
 
 #[test]
-fn an_image_of_ours_is_uploaded_tried_used_and_replaced() -> Result<()> {
+fn an_image_of_ours_is_uploaded_tried_used_replaced_and_withdrawn() -> Result<()> {
     let before = Footprint::now()?;
     let folder = tempfile::tempdir()?;
     let cloud = Arc::new(Cloud::open(&config::Place::here(), Some("ci"), None)?);
@@ -150,8 +174,8 @@ fn an_image_of_ours_is_uploaded_tried_used_and_replaced() -> Result<()> {
             provider.delete(&node, "").await?;
         }
         // The last image of a recipe is never deleted by itself, nor is the key pair.
-        for id in in_glance()?.1 {
-            cloud.delete_image(&id).await?;
+        for image in ours_in_glance()? {
+            cloud.delete_image(image["id"].as_str().context("an id")?).await?;
         }
         forget_key_pairs(OWNER)?;
         tested

@@ -43,6 +43,11 @@ pub enum NodeCommand {
         /// The image's name, for example debian
         image: String,
     },
+    /// Make no node of a bad image any more: the one before it serves again, or a new one is made
+    Withdraw {
+        /// The image, as `toci node images` calls it, for example debian-0123456789ab-1700000000
+        image: String,
+    },
 }
 
 /// Keep the nodes of the next failures of a job, and the test environments that they had.

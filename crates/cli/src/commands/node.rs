@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::output::{self, ago, facts, moment, or_dash, word};
 use std::process::ExitCode;
 use toci_client::api::ApiClient;
-use toci_wire::api::{Autohold, AutoholdRequest, Node, NodeHold, NodeImage, Provider};
+use toci_wire::api::{Autohold, AutoholdRequest, ImageState, Node, NodeHold, NodeImage, Provider};
 
 pub(super) async fn dispatch(
     client: &ApiClient,
@@ -39,6 +39,15 @@ pub(super) async fn dispatch(
             client.rebuild_node_image(&image).await?;
             if !json {
                 output::text_line(&format!("image {image} is being made anew"))?;
+            }
+        }
+        NodeCommand::Withdraw { image } => {
+            client.withdraw_node_image(&image).await?;
+            if !json {
+                let done = format!(
+                    "no node is made of {image} any more; it is deleted when no node lies on it"
+                );
+                output::text_line(&done)?;
             }
         }
     }
@@ -151,11 +160,20 @@ fn image_table(images: &[NodeImage]) -> String {
     let row = |image: &NodeImage| {
         // A build's last lines are many; the last one is the reason, and the rest is in the log.
         let told = image.told.lines().next_back().unwrap_or_default();
+        let state = match image.state {
+            ImageState::Ready if !image.serves => "kept".to_owned(),
+            ImageState::Building
+            | ImageState::Testing
+            | ImageState::Ready
+            | ImageState::Failed
+            | ImageState::Withdrawn
+            | ImageState::Deleting => word(&image.state),
+        };
         vec![
             image.id.clone(),
             image.name.clone(),
             image.provider.clone(),
-            word(&image.state),
+            state,
             ago(image.since_us),
             ago(image.made_us),
             if image.kvm { "kvm" } else { "tcg" }.to_owned(),

@@ -70,4 +70,9 @@ impl ApiClient {
         let call = Call::new(Method::POST, format!("/images/{}/rebuild", part(image)));
         self.notify(call, &serde_json::json!({})).await
     }
+
+    /// Has no node made any more of the image with this id.
+    pub async fn withdraw_node_image(&self, id: &str) -> Result<(), ClientError> {
+        self.order(Call::new(Method::POST, format!("/images/{}/withdraw", part(id)))).await
+    }
 }

@@ -2,16 +2,20 @@
 //! owns one builds, tests and deletes what it says and tells it how that ended.
 //!
 //! ```text
-//!   Building ──built──▶ Testing ──booted and answered──▶ Ready ──a newer one is ready──▶ Deleting ──▶ (gone)
-//!       │ failed           │ failed                        │ not wished for any more       ▲
-//!       └──────────────────┴────────▶ Failed ──────────────┴──the next try───────────────┘
+//!   Building ──built──▶ Testing ──booted and answered──▶ Ready ──enough newer ones are ready──▶ Deleting ──▶ (gone)
+//!       │ failed           │ failed                       │ │ not wished for any more               ▲ ▲
+//!       └──────────────────┴────────▶ Failed ─────────────┼─┴──the next try───────────────────────┘ │
+//!                                                         └─an operator─▶ Withdrawn ──no disk on it─┘
 //! ```
 //!
 //! * An image is never replaced by one that was not tested; the old one serves until then.
+//! * The newest of the wished recipe serves. So many as an operator says are kept, for the day on which the newest one
+//!   turns out to be bad: it is withdrawn, or its recipe is taken back, and the one before it serves at once.
 //! * One that a machine's disk lies on is not deleted.
 //! * After a failure there is a pause, which doubles, and only then the next try.
 
 use crate::time::Time;
+use core::cmp::Reverse;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -35,6 +39,8 @@ pub enum ImageState {
     Ready,
     /// It could not be made, or nothing boots from it.
     Failed,
+    /// No machine is to boot from it any more; disks may still lie on it.
+    Withdrawn,
     /// Not needed any more.
     Deleting,
 }
@@ -48,6 +54,8 @@ pub struct ImageWish {
     pub recipe: String,
     /// How old it may get; none: as old as it likes.
     pub rebuild: Option<Duration>,
+    /// So many that work are kept, the one that serves among them; at least one is.
+    pub keep: usize,
 }
 
 /// One build of an image.
@@ -126,7 +134,10 @@ impl Images {
             let lost = match image.state {
                 ImageState::Building => true,
                 ImageState::Testing => !wished,
-                ImageState::Ready | ImageState::Failed | ImageState::Deleting => false,
+                ImageState::Ready
+                | ImageState::Failed
+                | ImageState::Withdrawn
+                | ImageState::Deleting => false,
             };
             if lost {
                 (image.state, image.since) = (ImageState::Deleting, now);
@@ -168,7 +179,7 @@ impl Images {
             ImageState::Building => Some(ImageStep::Build(image.id.clone())),
             ImageState::Testing => Some(ImageStep::Test(image.id.clone())),
             ImageState::Deleting => Some(ImageStep::Delete(image.id.clone())),
-            ImageState::Ready | ImageState::Failed => None,
+            ImageState::Ready | ImageState::Failed | ImageState::Withdrawn => None,
         };
         self.list.iter().filter_map(step).collect()
     }
@@ -216,10 +227,19 @@ impl Images {
         true
     }
 
+    /// An operator wants no machine to boot from this one any more. Whether there is such a one that works.
+    pub fn withdraw(&mut self, id: &str, now: Time) -> bool {
+        let works = self.get(id).is_some_and(|image| image.state == ImageState::Ready);
+        if works {
+            self.set(id, ImageState::Withdrawn, now);
+        }
+        works
+    }
+
     /// What to boot a machine from, or what to wait for.
     #[must_use]
     pub fn outlook(&self, name: &str, now: Time) -> Outlook {
-        if let Some(image) = self.current(name) {
+        if let Some(image) = self.serving(name) {
             return Outlook::Ready(image.clone());
         }
         let failed = self.last_failure(name).filter(|_| !self.is_pending(name));
@@ -231,10 +251,24 @@ impl Images {
         }
     }
 
-    /// The newest one that works.
-    fn current(&self, name: &str) -> Option<&Image> {
-        let ready = self.list.iter().filter(|i| i.name == name && i.state == ImageState::Ready);
-        ready.max_by_key(|image| image.made)
+    /// The one that serves: the newest that works of the wished recipe, or of any.
+    #[must_use]
+    pub fn serving(&self, name: &str) -> Option<&Image> {
+        self.ready(name).into_iter().next()
+    }
+
+    /// All that work, the one that serves first, then the newest.
+    fn ready(&self, name: &str) -> Vec<&Image> {
+        let recipe = self.wishes.iter().find(|wish| wish.name == name).map(|wish| &wish.recipe);
+        let mut ready: Vec<&Image> =
+            self.of(name).filter(|i| i.state == ImageState::Ready).collect();
+        ready.sort_by_key(|image| Reverse(image.made));
+        // The sort is stable: this moves one to the front.
+        let serves = ready.iter().position(|image| Some(&image.recipe) == recipe).unwrap_or(0);
+        if let Some(first) = ready.get_mut(..=serves) {
+            first.rotate_right(1);
+        }
+        ready
     }
 
     fn of<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a Image> + use<'a, 'n> {
@@ -246,14 +280,14 @@ impl Images {
     }
 
     fn last_failure(&self, name: &str) -> Option<&Image> {
-        let failed = self.list.iter().filter(|i| i.name == name && i.state == ImageState::Failed);
+        let failed = self.of(name).filter(|image| image.state == ImageState::Failed);
         failed.max_by_key(|image| image.made)
     }
 
     fn is_due(&self, wish: &ImageWish, now: Time) -> bool {
         let fits = |image: &&Image| image.recipe == wish.recipe;
         let fresh = self
-            .current(&wish.name)
+            .serving(&wish.name)
             .filter(fits)
             .is_some_and(|image| wish.rebuild.is_none_or(|age| now < image.made.after(age)));
         let paused = self.last_failure(&wish.name).filter(fits).is_some_and(|i| again(i) > now);
@@ -261,13 +295,17 @@ impl Images {
     }
 
     fn is_superfluous(&self, image: &Image) -> bool {
-        let wished = self.wishes.iter().any(|wish| wish.name == image.name);
+        let wish = self.wishes.iter().find(|wish| wish.name == image.name);
+        let keep = wish.map_or(0, |wish| wish.keep.max(1));
         match image.state {
             ImageState::Ready => {
-                !wished || self.current(&image.name).is_some_and(|current| current.id != image.id)
+                self.ready(&image.name).into_iter().skip(keep).any(|i| i.id == image.id)
             }
             // A failure is told until there is something newer.
-            ImageState::Failed => !wished || self.of(&image.name).any(|i| i.made > image.made),
+            ImageState::Failed => {
+                wish.is_none() || self.of(&image.name).any(|i| i.made > image.made)
+            }
+            ImageState::Withdrawn => true,
             ImageState::Building | ImageState::Testing | ImageState::Deleting => false,
         }
     }
@@ -317,121 +355,4 @@ impl Images {
 fn again(failed: &Image) -> Time {
     let doublings = failed.failures.saturating_sub(1).min(20);
     failed.since.after(IMAGE_PAUSE_MIN.saturating_mul(1 << doublings).min(IMAGE_PAUSE_MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY: Duration = Duration::from_secs(86_400);
-
-    fn at(seconds: i64) -> Time {
-        Time(seconds * 1_000_000)
-    }
-
-    fn wish(recipe: &str) -> ImageWish {
-        ImageWish { name: "debian".into(), recipe: recipe.into(), rebuild: Some(DAY) }
-    }
-
-    fn nobody() -> BTreeSet<String> {
-        BTreeSet::new()
-    }
-
-    /// Builds and tests what is wanted, well.
-    fn make(images: &mut Images, now: Time) -> String {
-        let steps = images.settle(&nobody(), now);
-        let [ImageStep::Build(id)] = &steps[..] else { panic!("{steps:?}") };
-        images.built(id, Ok(()), now);
-        assert_eq!(images.settle(&nobody(), now), [ImageStep::Test(id.clone())]);
-        images.tested(id, Ok(false), now);
-        id.clone()
-    }
-
-    #[test]
-    fn it_is_built_once_and_anew_when_it_is_old() {
-        let mut images = Images::load(vec![wish("r1")], Vec::new(), at(0));
-        assert_eq!(images.outlook("debian", at(5)), Outlook::Coming);
-        let first = make(&mut images, at(5));
-        assert_eq!(first, "debian-r1-5");
-        assert_eq!(images.settle(&nobody(), at(100)), []);
-        // A day later the next one is built; the first serves until it has been tested, and goes when no disk needs it.
-        let later = at(5 + 86_400);
-        let steps = images.settle(&nobody(), later);
-        let [ImageStep::Build(second)] = &steps[..] else { panic!("{steps:?}") };
-        images.built(second, Ok(()), later);
-        let Outlook::Ready(now) = images.outlook("debian", later) else { panic!() };
-        assert_eq!(now.id, first);
-        images.tested(second, Ok(true), later);
-        let Outlook::Ready(now) = images.outlook("debian", later) else { panic!() };
-        assert!(now.id == *second && now.kvm);
-        assert_eq!(images.settle(&BTreeSet::from([first.clone()]), later), []);
-        assert_eq!(images.settle(&nobody(), later), [ImageStep::Delete(first.clone())]);
-        images.deleted(&first);
-        assert_eq!(images.list().len(), 1);
-    }
-
-    #[test]
-    fn a_failure_pauses_and_the_pause_doubles() {
-        let mut images = Images::load(vec![wish("r1")], Vec::new(), at(0));
-        for (begin, pause) in [(0, 60), (1_000, 120), (2_000, 240)] {
-            let id = format!("debian-r1-{begin}");
-            let steps = images.settle(&nobody(), at(begin));
-            assert_eq!(steps.last(), Some(&ImageStep::Build(id.clone())), "{steps:?}");
-            for step in &steps {
-                if let ImageStep::Delete(id) = step {
-                    images.deleted(id);
-                }
-            }
-            images.built(&id, Err("E: no space".into()), at(begin));
-            let failed = Outlook::Failed { reason: "E: no space".into(), again: at(begin + pause) };
-            assert_eq!(images.outlook("debian", at(begin + pause - 1)), failed);
-            assert_eq!(images.settle(&nobody(), at(begin + pause - 1)), []);
-        }
-        // By hand it goes at once, and a good one ends the row.
-        assert!(images.rebuild("debian", at(2_001)) && !images.rebuild("fedora", at(2_001)));
-        assert_eq!(images.outlook("debian", at(2_001)), Outlook::Coming);
-        let id = "debian-r1-2001";
-        images.built(id, Ok(()), at(2_002));
-        images.tested(id, Ok(false), at(2_003));
-        assert_eq!(images.get(id).map(|i| i.failures), Some(0));
-        assert_eq!(
-            images.settle(&nobody(), at(2_004)),
-            [ImageStep::Delete("debian-r1-2000".into())]
-        );
-    }
-
-    #[test]
-    fn another_recipe_replaces_it_and_a_name_nobody_wants_goes() {
-        let mut images = Images::load(vec![wish("r1")], Vec::new(), at(0));
-        let first = make(&mut images, at(1));
-        let mut images = Images::load(vec![wish("r2")], images.list().to_vec(), at(2));
-        let second = make(&mut images, at(3));
-        assert_eq!(images.settle(&nobody(), at(4)), [ImageStep::Delete(first)]);
-        let mut images = Images::load(Vec::new(), images.list().to_vec(), at(5));
-        assert!(images.settle(&nobody(), at(6)).contains(&ImageStep::Delete(second)));
-    }
-
-    #[test]
-    fn after_a_restart_a_build_is_begun_anew_and_a_test_repeated() {
-        let mut images = Images::load(vec![wish("r1")], Vec::new(), at(0));
-        images.settle(&nobody(), at(1));
-        let mut again = Images::load(vec![wish("r1")], images.list().to_vec(), at(1));
-        // In the same second: another name all the same.
-        assert_eq!(
-            again.settle(&nobody(), at(1)),
-            [ImageStep::Delete("debian-r1-1".into()), ImageStep::Build("debian-r1-2".into())]
-        );
-        images.built("debian-r1-1", Ok(()), at(2));
-        let mut again = Images::load(vec![wish("r1")], images.list().to_vec(), at(3));
-        assert_eq!(again.settle(&nobody(), at(3)), [ImageStep::Test("debian-r1-1".into())]);
-    }
-
-    #[test]
-    fn a_long_reason_keeps_its_end() {
-        let mut images = Images::load(vec![wish("r1")], Vec::new(), at(0));
-        images.settle(&nobody(), at(1));
-        images.built("debian-r1-1", Err(format!("{}the end", "ä".repeat(4_000))), at(2));
-        let reason = &images.list()[0].reason;
-        assert!(reason.len() <= IMAGE_REASON_MAX_BYTES && reason.ends_with("the end"));
-    }
 }

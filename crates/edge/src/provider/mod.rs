@@ -91,6 +91,12 @@ pub trait Provider: Send + Sync + core::fmt::Debug {
     fn rebuild(&self, _image: &str) -> bool {
         false
     }
+
+    /// Makes no machine of the image with this id any more, and deletes it when no machine lies on it. Whether it has
+    /// one that works.
+    fn withdraw(&self, _image: &str) -> bool {
+        false
+    }
 }
 
 /// An image, for people.
@@ -98,6 +104,8 @@ pub trait Provider: Send + Sync + core::fmt::Debug {
 pub struct ImageView {
     /// It.
     pub image: Image,
+    /// Machines are made of it; of the others of its name only when this one is withdrawn.
+    pub serves: bool,
     /// Why it failed; while it is built, the last line that its build said.
     pub told: String,
     /// The log of its build, on this machine.

@@ -34,7 +34,7 @@ impl Host {
         // What never answers need not be waited for so long.
         let boot_limit = Duration::from_secs(if role == "dead" { 20 } else { 120 });
         let source = ImageSource::File(file);
-        let image = ImageConfig { source, rebuild: None, build_limit: LIMIT };
+        let image = ImageConfig { source, rebuild: None, keep: 1, build_limit: LIMIT };
         let shape = Shape { image: "small".into(), cpus: 1, memory_mib: 160, disk_gib: 1 };
         let shape = Shape { disk_gib: 2, ..shape };
         LibvirtConfig {

@@ -32,6 +32,7 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(resume))
         .routes(routes!(images))
         .routes(routes!(rebuild))
+        .routes(routes!(withdraw))
 }
 
 impl From<NodeError> for Problem {
@@ -260,5 +261,21 @@ async fn rebuild(
 ) -> Result<StatusCode, Problem> {
     caller.may_operate()?;
     pool(&api)?.rebuild_image(&image).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Make no node of this image any more: the one before it serves again, or a new one is made. It is deleted when no node
+/// lies on it.
+#[utoipa::path(post, path = "/images/{image}/withdraw", tag = "nodes",
+    security(("token" = ["operator"])),
+    params(("image" = String, Path, description = "the id of an image that is ready")),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn withdraw(
+    State(api): State<Shared>,
+    caller: Caller,
+    Path(image): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.may_operate()?;
+    pool(&api)?.withdraw_image(&image).await?;
     Ok(StatusCode::NO_CONTENT)
 }

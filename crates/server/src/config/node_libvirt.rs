@@ -20,6 +20,10 @@ const DISK_GIB: u64 = 20;
 pub(super) const CPUS: u64 = 1;
 /// Memory of a node, MiB, when nothing else is said.
 pub(super) const MEMORY_MIB: u64 = 2048;
+/// So many images of a name that work are kept when nothing else is said: the one that serves and the one before it.
+const IMAGES_KEPT: usize = 2;
+/// Most that can be asked for; each takes room in the cloud.
+const IMAGES_KEPT_MAX: usize = 20;
 /// Longest name of an image, in bytes: it becomes part of file names.
 const IMAGE_NAME_MAX_BYTES: usize = 40;
 
@@ -29,6 +33,7 @@ pub(super) struct ImageFile {
     name: String,
     kind: ImageKind,
     rebuild_days: Option<u64>,
+    keep: Option<usize>,
     build_limit_s: Option<u64>,
     // file
     file: Option<PathBuf>,
@@ -145,8 +150,14 @@ fn image(file: ImageFile) -> Result<ImageConfig, Wrong> {
             ImageSource::DiskImageBuilder { elements: file.elements, environment: file.environment }
         }
     };
+    let keep = file.keep.unwrap_or(IMAGES_KEPT);
+    if !(1..=IMAGES_KEPT_MAX).contains(&keep) {
+        let why = format!("1 to {IMAGES_KEPT_MAX} are kept, the one that serves among them");
+        return Err(Wrong::at("keep", why));
+    }
     Ok(ImageConfig {
         source,
+        keep,
         rebuild: file.rebuild_days.map(|days| Duration::from_secs(days.saturating_mul(86_400))),
         build_limit: file.build_limit_s.map_or(IMAGE_BUILD_LIMIT, Duration::from_secs),
     })

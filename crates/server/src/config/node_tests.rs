@@ -169,6 +169,7 @@ fn virtual_machines_that_make_no_sense_are_told() {
             "t:1:1: image[d].elements: it is missing",
         ),
         (format!("{image}rebuild_days = 1\n"), "t:5:16: image[d].rebuild_days: it means nothing"),
+        (format!("{image}keep = 0\n"), "t:5:8: image[d].keep: 1 to 20 are kept"),
         (image.replace("\"d\"", "\"a/b\""), "t:2:8: image[a/b].name: a name has"),
         (
             format!(

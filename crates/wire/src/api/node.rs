@@ -13,6 +13,7 @@
 //! POST /providers/{provider}/resume -> 204         operator; also ends a pause after failed builds
 //! GET  /images                 -> [NodeImage]      read-only
 //! POST /images/{image}/rebuild -> 204              operator; the old one stays in use until the new one was tried
+//! POST /images/{image}/withdraw -> 204             operator; of an image's id: nodes are made of the one before it
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -176,6 +177,8 @@ pub enum ImageState {
     Ready,
     /// It could not be made, or nothing boots from it.
     Failed,
+    /// No node is made of it any more; some may still lie on it.
+    Withdrawn,
     /// Not needed any more.
     Deleting,
 }
@@ -191,6 +194,8 @@ pub struct NodeImage {
     pub provider: String,
     /// What it is doing.
     pub state: ImageState,
+    /// Nodes are made of it; others of its name that are ready are kept for the day on which it is withdrawn.
+    pub serves: bool,
     /// Since when.
     pub since_us: i64,
     /// When its build began.

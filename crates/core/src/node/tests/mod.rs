@@ -4,4 +4,5 @@ mod autohold;
 mod by_chance;
 mod by_hand;
 mod clouds;
+mod images;
 mod world;

@@ -51,7 +51,7 @@ pub async fn build_file(
     name: &str,
     log: &Path,
 ) -> Result<PathBuf, ProviderError> {
-    let config = ImageConfig { source, rebuild: None, build_limit: IMAGE_BUILD_LIMIT };
+    let config = ImageConfig { source, rebuild: None, keep: 1, build_limit: IMAGE_BUILD_LIMIT };
     Build { config: &config, image: name, folder, log }.run().await
 }
 
@@ -255,6 +255,7 @@ mod tests {
         ImageConfig {
             source: ImageSource::File(path.to_owned()),
             rebuild: None,
+            keep: 1,
             build_limit: Duration::from_secs(20),
         }
     }

@@ -46,7 +46,7 @@ impl Keeper {
     ) -> Keeper {
         let wish = |(name, image): (&String, &ImageConfig)| {
             let recipe = recipe(&image.source);
-            ImageWish { name: name.clone(), recipe, rebuild: image.rebuild }
+            ImageWish { name: name.clone(), recipe, rebuild: image.rebuild, keep: image.keep }
         };
         let wishes = config.images.iter().map(wish).collect();
         let images = Images::load(wishes, read(&config.state), now());
@@ -103,6 +103,23 @@ impl Keeper {
         known
     }
 
+    /// An operator wants no machine to boot from this build any more; nor is its file used again, here or elsewhere.
+    pub(in crate::provider) fn withdraw(self: &Arc<Self>, id: &str) -> bool {
+        let known = self.images().withdraw(id, now());
+        if known {
+            self.discard(id);
+            self.write();
+            self.wake();
+        }
+        known
+    }
+
+    /// Removes the files that an image which turned out to be bad may have been made of.
+    fn discard(&self, id: &str) {
+        let Some(image) = self.images().get(id).cloned() else { return };
+        prune(&self.config.built, &image, None);
+    }
+
     /// The image to boot from, as soon as there is one.
     pub(in crate::provider) async fn ready(
         self: &Arc<Self>,
@@ -129,6 +146,7 @@ impl Keeper {
 
     /// All images, for people.
     pub(in crate::provider) fn views(&self) -> Vec<ImageView> {
+        let images = self.images();
         let view = |image: &Image| {
             let log = self.log(&image.id);
             let told = match image.state {
@@ -138,12 +156,14 @@ impl Keeper {
                 ImageState::Testing
                 | ImageState::Ready
                 | ImageState::Failed
+                | ImageState::Withdrawn
                 | ImageState::Deleting => image.reason.clone(),
             };
             let log = log.exists().then_some(log);
-            ImageView { image: image.clone(), told, log }
+            let serves = images.serving(&image.name).is_some_and(|serving| serving.id == image.id);
+            ImageView { image: image.clone(), serves, told, log }
         };
-        self.images().list().iter().map(view).collect()
+        images.list().iter().map(view).collect()
     }
 
     fn log(&self, id: &str) -> PathBuf {
@@ -183,6 +203,7 @@ impl Keeper {
                     Ok(kvm) => tracing::info!(provider, image = id, kvm, "an image is ready"),
                     Err(error) => {
                         tracing::warn!(provider, image = id, error, "nothing boots from an image");
+                        self.discard(&id);
                     }
                 }
                 self.images().tested(&id, result, now());
@@ -223,7 +244,7 @@ impl Keeper {
                 Build { config, image, folder, log: &log }.run().await?
             }
         };
-        prune(&self.config.built, &image, &built);
+        prune(&self.config.built, &image, Some(&built));
         // A shelf that hangs keeps no other provider's build waiting.
         drop(one_at_a_time);
         self.shelf.put(id, &built).await
@@ -246,11 +267,20 @@ impl Keeper {
     async fn delete(&self, id: &str) -> Result<(), ProviderError> {
         self.shelf.open().await?;
         self.shelf.remove(id).await?;
-        for file in [self.log(id), self.config.built.join(format!("{id}.qcow2"))] {
-            // Mostly one of them is not there.
-            let _ = std::fs::remove_file(file);
+        // Mostly it is there.
+        let _ = std::fs::remove_file(self.log(id));
+        if !self.is_wished(id) {
+            // Mostly another one's file was used.
+            let _ = std::fs::remove_file(self.config.built.join(format!("{id}.qcow2")));
         }
         Ok(())
+    }
+
+    /// Whether there will be more builds like this one. What was built for it is then good for the next one too.
+    fn is_wished(&self, id: &str) -> bool {
+        let Some(image) = self.images().get(id).cloned() else { return false };
+        let wish = self.config.images.get(&image.name);
+        wish.is_some_and(|wish| recipe(&wish.source) == image.recipe)
     }
 
     /// Removes images that nobody remembers, after the record was lost.
@@ -298,10 +328,10 @@ fn cached(folder: &Path, image: &Image, newer_than: Time) -> Option<PathBuf> {
     (newest.0.saturating_mul(1_000_000) > newer_than.0).then_some(newest.1)
 }
 
-/// Removes what is older than the newest.
-fn prune(folder: &Path, image: &Image, newest: &Path) {
+/// Removes all of them but the newest, or all.
+fn prune(folder: &Path, image: &Image, but: Option<&Path>) {
     for (_, file) in files_of(folder, image) {
-        if file != newest {
+        if Some(file.as_path()) != but {
             // It is tried again after the next build.
             let _ = std::fs::remove_file(file);
         }
@@ -358,7 +388,7 @@ mod tests {
         std::fs::create_dir(&built).unwrap();
         std::fs::write(built.join(format!("d-{}-7.qcow2", recipe(&source))), "").unwrap();
         let build_limit = Duration::from_secs(60);
-        let image = ImageConfig { source, rebuild: None, build_limit };
+        let image = ImageConfig { source, rebuild: None, keep: 1, build_limit };
         let workshop = Arc::default();
         let keeper = |name: &str, hangs: bool| {
             let (puts, seen) = watch::channel(0);
@@ -385,7 +415,7 @@ mod tests {
     fn what_was_built_is_used_again_and_one_of_it_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let mut images = Images::load(
-            vec![ImageWish { name: "d".into(), recipe: "r".into(), rebuild: None }],
+            vec![ImageWish { name: "d".into(), recipe: "r".into(), rebuild: None, keep: 1 }],
             Vec::new(),
             Time(0),
         );
@@ -398,7 +428,7 @@ mod tests {
         let newest = folder.path().join("d-r-7.qcow2");
         assert_eq!(cached(folder.path(), &image, Time(0)), Some(newest.clone()));
         assert_eq!(cached(folder.path(), &image, Time(7_000_000)), None);
-        prune(folder.path(), &image, &newest);
+        prune(folder.path(), &image, Some(&newest));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 }

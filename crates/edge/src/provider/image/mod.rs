@@ -18,6 +18,8 @@ pub struct ImageConfig {
     pub source: ImageSource,
     /// How old it may get.
     pub rebuild: Option<Duration>,
+    /// So many that work are kept, the one that serves among them.
+    pub keep: usize,
     /// How long its build may take.
     pub build_limit: Duration,
 }

@@ -108,4 +108,8 @@ impl Provider for Libvirt {
     fn rebuild(&self, image: &str) -> bool {
         self.keeper.rebuild(image)
     }
+
+    fn withdraw(&self, image: &str) -> bool {
+        self.keeper.withdraw(image)
+    }
 }

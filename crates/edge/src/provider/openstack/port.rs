@@ -143,4 +143,8 @@ impl Provider for OpenStack {
     fn rebuild(&self, image: &str) -> bool {
         self.keeper.rebuild(image)
     }
+
+    fn withdraw(&self, image: &str) -> bool {
+        self.keeper.withdraw(image)
+    }
 }

@@ -230,6 +230,18 @@ impl NodePool {
         Err(toci_core::refused::Refused::new("no_such_image", message, hint).into())
     }
 
+    /// Makes no machine of the image with this id any more.
+    pub async fn withdraw_image(&self, id: &str) -> Result<(), NodeError> {
+        let providers = self.look(|state| state.providers.clone()).await?;
+        let known = providers.values().filter(|provider| provider.withdraw(id)).count();
+        if known > 0 {
+            return Ok(());
+        }
+        let message = format!("no image that is ready has the id {id}");
+        let hint = "see `toci node images`: the ids are in its first column";
+        Err(toci_core::refused::Refused::new("no_such_image", message, hint).into())
+    }
+
     /// Keeps a node for people: at once, or when its run is over.
     pub async fn hold(
         &self,
