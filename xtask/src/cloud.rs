@@ -94,6 +94,9 @@ pub(crate) fn test(options: &TestOptions) -> Result<()> {
             state().join("log").display()
         );
     }
+    if count.passed == 0 {
+        bail!("no test ran: no name of one has {:?}", options.passed_on.join(" "));
+    }
     Ok(())
 }
 
