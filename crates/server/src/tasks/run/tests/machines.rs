@@ -14,6 +14,9 @@ use toci_edge::node::Session;
 const USER: &str = "toci-ci";
 const NUMBER: u32 = 64_100;
 
+/// One run of the user at a time: what is left of one must not be what another one is doing.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The user with a home and a place for repositories, what sudo lets them do, and logs of which some are root's.
 fn machine_of_a_user(folder: &Path, sudoers: &str, more: &str) -> (Machine, Session) {
     let (key, host) = (folder.join("key"), folder.join("host"));
@@ -44,6 +47,7 @@ fn machine_of_a_user(folder: &Path, sudoers: &str, more: &str) -> (Machine, Sess
 
 /// A whole run there: workspace, script, what it leaves running, what is collected.
 async fn collected(sudoers: &str) -> Kept {
+    let _alone = ALONE.lock().await;
     let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (_machine, session) = machine_of_a_user(folder.path(), sudoers, "");
     let folders = vec!["var/log".to_owned()];
@@ -108,6 +112,7 @@ const PACKS: &str = "for i in .git/objects/pack/*.idx; do git show-index <$i | g
 
 #[tokio::test]
 async fn what_the_node_has_in_its_cache_is_not_sent_and_nothing_else_of_the_cache_counts() {
+    let _alone = ALONE.lock().await;
     let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut world = World::start(dir.path()).await;
     // An old cache, root's, with a branch that nobody else has.
