@@ -59,7 +59,8 @@ pub(crate) fn ssh_command(line: &[u8]) {
             | Command::SetBootDevice { machine, .. },
         ) => machine,
         Ok(
-            Command::List { .. }
+            Command::Admit { .. }
+            | Command::List { .. }
             | Command::ListNames { .. }
             | Command::ListNamesByAwk
             | Command::ListRunningQuoted

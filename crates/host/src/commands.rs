@@ -5,7 +5,6 @@ use crate::bench;
 use crate::config::{Config, DEFAULT_PATH, Mode};
 use crate::first_boot::{FirstBootError, first_boot};
 use crate::host::{Host, HostError};
-use crate::plan;
 use crate::probe;
 use crate::sandbox::{
     EXIT_REFUSED, Payload, SandboxError, SandboxHandle, StateLock, enter_and_run, own_program,
@@ -178,7 +177,7 @@ fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
     match command {
         Sub::Run { c, standalone } => run(&c, standalone),
         Sub::Plan { c } => on_host(&c, "plan", &[], |host| async move {
-            print!("{}", plan::plan(&host.desired, &host.observe().await?));
+            print!("{}", host.plan().await?);
             Ok(())
         }),
         Sub::Apply { c } => on_host(&c, "apply", &[], |host| async move {

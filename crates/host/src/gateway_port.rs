@@ -10,7 +10,7 @@ use crate::plan::{BootDevice, TeSpec};
 use crate::te::GatewayPort;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +86,10 @@ impl Machines for TeMachines {
             })
         }
         .boxed()
+    }
+
+    fn admit(&self, address: Ipv4Addr) -> BoxFuture<'_, Result<(), GatewayMachineError>> {
+        TeMachines::admit(self, address).map(|r| r.map_err(in_virsh_s_words)).boxed()
     }
 
     fn seed_image(&self) -> SeedImage {

@@ -5,6 +5,7 @@ use crate::carve::{Carved, DoesNotFit, carve};
 use crate::config::{Config, Mode};
 use crate::dhcp::{Dhcp, DhcpError};
 use crate::disk::{DiskError, Images};
+use crate::guests::GuestBook;
 use crate::libvirt::{Libvirt, LibvirtError};
 use crate::ovs::{Change, Ovs, OvsError, is_interesting};
 use crate::plan::{self, Desired, HostFacts, Plan, Step, TeSpec, World};
@@ -13,6 +14,7 @@ use crate::state::{self, StateDir, StateError};
 use crate::{facts, names, netdev, power, probe};
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 /// Rounds of observe, plan, execute before we say that it does not converge.
 pub const ROUNDS_MAX: usize = 4;
@@ -75,8 +77,8 @@ pub struct Host {
     pub facts: HostFacts,
     /// The TEs.
     pub tes: Vec<TeSpec>,
-    /// All that should be there.
-    pub desired: Desired,
+    /// Who may speak with which seed. Whoever changes the switch's flows, or compares them, holds it.
+    pub(crate) guests: RwLock<GuestBook>,
     /// The state folder.
     pub state: StateDir,
     /// Disks.
@@ -100,7 +102,6 @@ impl Host {
     /// Finds out what there is and what it is carved into. Changes nothing but the state folder.
     pub async fn open(config: Config) -> Result<Host, HostError> {
         let state = StateDir::open(&config.state)?;
-        let images = Images::open(state.images())?;
         let kvm = probe::kvm(&config, &state).await?.kvm;
         let system_datapath = config.mode == Mode::Host && system_datapath().await;
         // With the userspace datapath the kernel sees what comes in by the NIC as well; it must not take it for its own.
@@ -109,11 +110,29 @@ impl Host {
         let facts = HostFacts { host_key: state.host_key()?, kvm, system_datapath, uplink_mac };
         let (carving, tes) = carving(&config, &facts, &state)?;
         tracing::debug!(tes = carving.len(), kvm, system_datapath, "carved");
-        let desired = plan::desired(&config, &facts, &tes);
-        let libvirt = Libvirt::start("qemu:///system");
+        Host::assemble(config, facts, tes, state, "qemu:///system")
+    }
+
+    fn assemble(
+        config: Config,
+        facts: HostFacts,
+        tes: Vec<TeSpec>,
+        state: StateDir,
+        libvirt: &str,
+    ) -> Result<Host, HostError> {
+        let images = Images::open(state.images())?;
+        let guests = RwLock::new(GuestBook::read(&state, tes.iter().map(|te| te.number))?);
+        let libvirt = Libvirt::start(libvirt);
         let ovs = Ovs::new(config.name.to_string());
         let dhcp = Dhcp::new(state.run());
-        Ok(Host { config, facts, tes, desired, state, images, libvirt, ovs, dhcp })
+        Ok(Host { config, facts, tes, guests, state, images, libvirt, ovs, dhcp })
+    }
+
+    /// One TE on another libvirt, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_libvirt(uri: &str, state: &std::path::Path) -> Host {
+        let (config, facts, tes) = plan::tests::small();
+        Host::assemble(config, facts, tes, StateDir::open(state).unwrap(), uri).unwrap()
     }
 
     /// Waits until libvirt and Open vSwitch answer.
@@ -122,21 +141,17 @@ impl Host {
         Ok(self.ovs.ready().await?)
     }
 
-    /// What is there.
-    pub async fn observe(&self) -> Result<World, HostError> {
-        let mut world = self.observe_network().await?;
-        let machines = self.observe_machines().await?;
-        world.domains = machines.domains;
-        world.disks = machines.disks;
-        Ok(world)
+    /// All that should be there, with these guests.
+    fn desired(&self, guests: &GuestBook) -> Desired {
+        plan::desired(&self.config, &self.facts, &self.tes, &guests.all())
     }
 
     /// Everything but machines and disks.
-    pub async fn observe_network(&self) -> Result<World, HostError> {
+    async fn observe_network(&self, desired: &Desired) -> Result<World, HostError> {
         let mut world = World { bridges: self.ovs.bridges().await?, ..World::default() };
         world.bridges.retain(|name, b| is_interesting(name, b));
-        world.devices = netdev::devices(|n| self.desired.devices.contains_key(n)).await?;
-        for (bridge, flows) in &self.desired.flows {
+        world.devices = netdev::devices(|n| desired.devices.contains_key(n)).await?;
+        for (bridge, flows) in &desired.flows {
             if world.bridges.get(bridge).is_some_and(|b| b.ours) {
                 let d = self.ovs.flow_differences(bridge, flows).await?;
                 world.flow_differences.insert(bridge.clone(), d);
@@ -152,17 +167,42 @@ impl Host {
         Ok(World { domains, disks: self.images.list()?, ..World::default() })
     }
 
+    /// What there is to do.
+    pub async fn plan(&self) -> Result<Plan, HostError> {
+        Ok(self.planned().await?.0)
+    }
+
+    /// What there is to do, and the guests that this counts on: nobody comes or goes while they are held.
+    async fn planned(&self) -> Result<(Plan, RwLockReadGuard<'_, GuestBook>), HostError> {
+        // libvirt may take its time; at the gateway nobody waits for that.
+        let World { domains, disks, .. } = self.observe_machines().await?;
+        let guests = self.guests.read().await;
+        let desired = self.desired(&guests);
+        let world = World { domains, disks, ..self.observe_network(&desired).await? };
+        Ok((plan::plan(&desired, &world), guests))
+    }
+
+    /// What machines and disks should be, and what there is to do but for them.
+    pub async fn plan_network(&self) -> Result<(Desired, Plan), HostError> {
+        let guests = self.guests.read().await;
+        let desired = self.desired(&guests);
+        let plan = plan::plan(&desired, &self.observe_network(&desired).await?);
+        Ok((desired, plan))
+    }
+
     /// Observes, plans and executes until there is nothing to do. The plans executed.
     pub async fn converge(&self) -> Result<Vec<Plan>, HostError> {
         let mut done = Vec::new();
         loop {
-            let p = plan::plan(&self.desired, &self.observe().await?);
+            let (p, guests) = self.planned().await?;
             if p.is_empty() {
                 return Ok(done);
             }
             if done.len() == ROUNDS_MAX {
                 return Err(HostError::DoesNotConverge(p));
             }
+            let sets_flows = p.steps.iter().any(|step| matches!(step, Step::SetFlows { .. }));
+            let _as_planned = sets_flows.then_some(guests);
             self.execute(&p).await?;
             done.push(p);
         }
@@ -170,9 +210,12 @@ impl Host {
 
     /// Removes all that is ours, but not the state folder. What was done.
     pub async fn destroy(&self) -> Result<Plan, HostError> {
-        let p = plan::teardown(&self.observe().await?);
+        let desired = self.desired(&GuestBook::default());
+        let World { domains, disks, .. } = self.observe_machines().await?;
+        let p = plan::teardown(&World { domains, disks, ..self.observe_network(&desired).await? });
         self.execute(&p).await?;
         for te in &self.tes {
+            state::remove(&self.state.guests(te.number))?;
             self.drop_consoles(te.number)?;
         }
         Ok(p)

@@ -18,6 +18,7 @@ pub mod facts;
 pub mod first_boot;
 pub mod gateway;
 pub mod gateway_port;
+pub mod guests;
 pub mod host;
 pub mod image;
 pub mod libvirt;

@@ -1,10 +1,12 @@
 //! The machines of one TE, and of no other: what the gateway and operators may do to them.
 
 use crate::disk_image;
+use crate::guests::AdmitError;
 use crate::host::Host;
-use crate::libvirt::{Libvirt, LibvirtError, Power};
+use crate::libvirt::{LibvirtError, Power};
 use crate::plan::{BootDevice, TeSpec, with_boot_device};
 use crate::te::{CutOff, Gate, Pass, Rule};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toci_core::chain::Chain;
@@ -58,7 +60,7 @@ pub(crate) fn seed_runs(seed: &str) -> String {
 pub struct TeMachines {
     te: Arc<TeSpec>,
     names: Arc<Vec<String>>,
-    libvirt: Libvirt,
+    host: Arc<Host>,
     gate: Arc<Gate>,
     rule: Rule,
 }
@@ -67,7 +69,7 @@ impl TeMachines {
     /// For the holder of a generation.
     #[must_use]
     pub fn holder(
-        host: &Host,
+        host: &Arc<Host>,
         te: &Arc<TeSpec>,
         gate: &Arc<Gate>,
         generation: Generation,
@@ -75,7 +77,7 @@ impl TeMachines {
         TeMachines {
             te: Arc::clone(te),
             names: Arc::new(te.machines.iter().map(|m| m.name.clone()).collect()),
-            libvirt: host.libvirt.clone(),
+            host: Arc::clone(host),
             gate: Arc::clone(gate),
             rule: Rule::Holder(generation),
         }
@@ -84,7 +86,7 @@ impl TeMachines {
     /// For an operator who has seen the TE at a generation.
     #[must_use]
     pub fn operator(
-        host: &Host,
+        host: &Arc<Host>,
         te: &Arc<TeSpec>,
         gate: &Arc<Gate>,
         generation: Generation,
@@ -129,6 +131,20 @@ impl TeMachines {
         self.pass().await.map(drop)
     }
 
+    /// Lets this address at the seed, until the lease is over.
+    pub async fn admit(&self, address: Ipv4Addr) -> Result<(), MachineError> {
+        // While this command runs, the generation is not cut off.
+        let _pass = self.pass().await?;
+        let (Rule::Holder(generation) | Rule::Operator(generation)) = self.rule;
+        let admitted = self.host.admit(self.te.number, generation, address).await;
+        admitted.map_err(|e| match e {
+            AdmitError::TooMany => MachineError::WrongState(e.to_string()),
+            AdmitError::State(_) | AdmitError::Switch(_) => {
+                MachineError::Failed(Chain(&e).to_string())
+            }
+        })
+    }
+
     /// Refuses when the right has ended, or what would be changed belongs to nobody.
     pub async fn check_change(&self) -> Result<(), MachineError> {
         let _pass = self.pass().await?;
@@ -161,7 +177,7 @@ impl TeMachines {
     /// All of them as libvirt has them, seed first.
     pub async fn rows(&self) -> Result<Vec<Row>, MachineError> {
         let _pass = self.pass().await?;
-        Ok(self.libvirt.rows(self.names.to_vec()).await?)
+        Ok(self.host.libvirt.rows(self.names.to_vec()).await?)
     }
 
     /// Names and power, seed first.
@@ -177,7 +193,7 @@ impl TeMachines {
             // The seed does not start while its disk is being exchanged.
             let _turn =
                 if name == m.te.seed().name { Some(m.gate.seed_turn().await) } else { None };
-            Ok(m.libvirt.create(&name).await?)
+            Ok(m.host.libvirt.create(&name).await?)
         })
         .await
     }
@@ -185,29 +201,29 @@ impl TeMachines {
     /// Pulls its plug.
     pub async fn destroy(&self, name: &str) -> Result<(), MachineError> {
         let name = self.own(name)?.to_owned();
-        self.to_its_end(|m| async move { Ok(m.libvirt.destroy(&name).await?) }).await
+        self.to_its_end(|m| async move { Ok(m.host.libvirt.destroy(&name).await?) }).await
     }
 
     /// Presses its reset.
     pub async fn reset(&self, name: &str) -> Result<(), MachineError> {
         let name = self.own(name)?.to_owned();
-        self.to_its_end(|m| async move { Ok(m.libvirt.reset(&name).await?) }).await
+        self.to_its_end(|m| async move { Ok(m.host.libvirt.reset(&name).await?) }).await
     }
 
     /// Its XML as `virsh dumpxml` gives it: as it runs, or as it will be at the next start.
     pub async fn dumpxml(&self, name: &str, inactive: bool) -> Result<String, MachineError> {
         let _pass = self.pass().await?;
-        Ok(self.libvirt.xml(self.own(name)?, inactive).await?)
+        Ok(self.host.libvirt.xml(self.own(name)?, inactive).await?)
     }
 
     /// Sets what it boots from next.
     pub async fn set_boot_device(&self, name: &str, boot: BootDevice) -> Result<(), MachineError> {
         let name = self.own(name)?.to_owned();
         self.to_its_end(|m| async move {
-            let xml = m.libvirt.xml(&name, true).await?;
+            let xml = m.host.libvirt.xml(&name, true).await?;
             let xml = with_boot_device(&xml, boot)
                 .ok_or_else(|| MachineError::Failed(format!("{name} has no boot device")))?;
-            Ok(m.libvirt.define(&name, xml).await?)
+            Ok(m.host.libvirt.define(&name, xml).await?)
         })
         .await
     }
@@ -227,7 +243,7 @@ impl TeMachines {
         self.to_its_end(|m| async move {
             let seed = m.te.seed();
             let _turn = m.gate.seed_turn().await;
-            if m.libvirt.power(&seed.name).await? == Power::On {
+            if m.host.libvirt.power(&seed.name).await? == Power::On {
                 return Err(MachineError::WrongState(seed_runs(&seed.name)));
             }
             let done = disk_image::install(&ready, &seed.disk).await;
@@ -245,7 +261,7 @@ impl TeMachines {
     /// What is on its screen, as PNG.
     pub async fn screenshot(&self, name: &str) -> Result<Vec<u8>, MachineError> {
         let _pass = self.pass().await?;
-        let (mime, picture) = self.libvirt.screenshot(self.own(name)?).await?;
+        let (mime, picture) = self.host.libvirt.screenshot(self.own(name)?).await?;
         match mime.as_str() {
             "image/png" => Ok(picture),
             _ => crate::screenshot::ppm_to_png(&picture).ok_or_else(|| {
@@ -272,7 +288,7 @@ mod tests {
     }
 
     /// A clean TE in the hands of an operator.
-    fn operators(disk: &Path) -> TeMachines {
+    fn operators(state: &Path, disk: &Path) -> TeMachines {
         let mut te = one_te().0.remove(0);
         te.machines[0].name = DOMAIN.into();
         te.machines[0].disk = disk.to_owned();
@@ -281,7 +297,7 @@ mod tests {
         TeMachines {
             names: Arc::new(vec![DOMAIN.into()]),
             te: Arc::new(te),
-            libvirt: Libvirt::start("test:///default"),
+            host: Arc::new(Host::with_libvirt("test:///default", state)),
             gate: Arc::new(gate),
             rule: Rule::Operator(Generation(0)),
         }
@@ -300,7 +316,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (disk, ready) = (folder.path().join("disk"), folder.path().join("ready"));
         std::fs::write(&ready, "new").unwrap();
-        let m = operators(&disk);
+        let m = operators(folder.path(), &disk);
         let said = m.destroy(DOMAIN).await.unwrap_err().to_string();
         assert!(said.contains("lease it first"), "{said}");
         let said = m.exchange_seed(&ready).await.unwrap_err().to_string();

@@ -6,6 +6,7 @@
 //! carving.json    which TEs there are, for the configuration they were carved from
 //! probe.json      answer of the KVM boot probe and what it holds for
 //! te/N.json       0600, the fence's mark and, while serving, the lease's keys
+//! te/N.guests.json   who may speak with the seed of the lease
 //! images/         disks                consoles/teN/   captured serial consoles
 //! run/            dnsmasq              log/            daemons of the sandbox
 //! ```
@@ -104,6 +105,12 @@ impl StateDir {
         self.root.join("te").join(format!("{te}.json"))
     }
 
+    /// Who may speak with the seed of one TE.
+    #[must_use]
+    pub fn guests(&self, te: u32) -> PathBuf {
+        self.root.join("te").join(format!("{te}.guests.json"))
+    }
+
     /// The random key of this host, made at its first use.
     pub fn host_key(&self) -> Result<String, StateError> {
         let path = self.root.join("host-key");
@@ -168,6 +175,16 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
             .map_err(io("sync folder", folder))?;
     }
     Ok(())
+}
+
+/// Removes a file; one that is not there is no error.
+pub fn remove(path: &Path) -> Result<(), StateError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(StateError::Io { doing: "delete", path: path.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

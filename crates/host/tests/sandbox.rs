@@ -184,14 +184,18 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
     /// What the switch does with a packet from the port of the seed; as part of a connection that was begun from the other
     /// side, if it is an answer.
     fn trace(&self, packet: &str, answer: bool) -> String {
-        let flow = format!("in_port=1001,{packet}");
+        let said = self.traced(1001, packet, answer);
+        let actions = said.lines().rev().find_map(|l| l.strip_prefix("Datapath actions: "));
+        actions.unwrap_or_else(|| panic!("{said}")).to_owned()
+    }
+
+    fn traced(&self, port: u16, packet: &str, answer: bool) -> String {
+        let flow = format!("in_port={port},{packet}");
         let mut trace = vec!["ovs-appctl", "ofproto/trace", "br-ctlplane", &flow];
         if answer {
             trace.extend(["--ct-next", "trk,est,rpl"]);
         }
-        let said = self.enter(&trace);
-        let actions = said.lines().rev().find_map(|l| l.strip_prefix("Datapath actions: "));
-        actions.unwrap_or_else(|| panic!("{said}")).to_owned()
+        self.enter(&trace)
     }
 
     fn no_packet_lies(&self) {
@@ -242,6 +246,32 @@ nodes = {{ count = 1, cpus = 1, memory_mib = 128, disk_gb = 1 }}
         drop(format!("dl_vlan=25,{}", arp(mac, me)));
     }
 
+    /// What the holder of the lease says to the gateway.
+    fn holder(&self, command: &str) -> String {
+        let json = self.te_json();
+        let key = json["ssh-key"].as_str().unwrap();
+        self.sh(&format!(
+            "umask 077; printf %s '{key}' >/run/lock/key; \
+             ssh -Fnone -oBatchMode=yes -oStrictHostKeyChecking=no -oUserKnownHostsFile=/dev/null -oLogLevel=ERROR \
+             -i/run/lock/key root@198.18.9.2 {command}"
+        ))
+    }
+
+    /// Whether this address reaches the seed, and, through it, the private network.
+    fn reaches_the_seed(&self, from: &str) -> bool {
+        let json = self.te_json();
+        let mac = json["toci"]["seed_mac"][0].as_str().unwrap();
+        let passes = |to: &str, answer: bool| {
+            let packet = format!("dl_dst={mac},tcp,nw_src={from},nw_dst={to},tcp_src=9,tcp_dst=22");
+            // This host has no uplink: what would be switched comes to nothing there.
+            self.traced(1, &packet, answer).lines().any(|line| line.trim() == "NORMAL")
+        };
+        assert!(passes("198.18.9.101", true), "an answer to what the seed began");
+        let [seed, private] = ["198.18.9.101", "192.0.2.2"].map(|to| passes(to, false));
+        assert_eq!(seed, private, "{from}");
+        seed
+    }
+
     fn seed_gets_its_address(&self) {
         self.sh(
             "virsh dumpxml --inactive seed_1 | sed \"s/<boot dev='hd'/<boot dev='network'/\" > /run/lock/s.xml \
@@ -273,6 +303,12 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     assert_eq!(first["toci"]["generation"], 1);
     host.no_packet_lies();
     host.seed_gets_its_address();
+    assert!(!host.reaches_the_seed("198.18.9.77"));
+    assert_eq!(host.holder("admit 198.18.9.77"), "198.18.9.77 may speak with the seed\n");
+    let guests_are_known = |h: &TeHost| {
+        h.reaches_the_seed("198.18.9.77") && !h.reaches_the_seed("198.18.9.78") && h.nothing_to_do()
+    };
+    assert!(guests_are_known(&host));
 
     // A second one on the same state is refused.
     let second = host.command("run").arg("--standalone").output().unwrap();
@@ -283,6 +319,7 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     host.sh("kill -9 $(cat /run/openvswitch/ovs-vswitchd.pid)");
     host.wait_for("the switch is mended", TeHost::nothing_to_do);
     host.no_packet_lies();
+    assert!(guests_are_known(&host));
     // libvirt, and Open vSwitch's database.
     host.sh("kill -9 $(cat /run/libvirt/libvirtd.pid) $(cat /run/openvswitch/ovsdb-server.pid)");
     host.wait_for("libvirt is back", TeHost::nothing_to_do);
@@ -300,6 +337,7 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     assert_eq!(second["ssh-key"], first["ssh-key"]);
     assert_eq!(second["toci"]["generation"], 1);
     assert_eq!(host.running_machines(), ["seed_1"]);
+    host.wait_for("the same guests", guests_are_known);
 
     // The DHCP server needs no file of the state folder once it runs.
     let before = host.dhcp_servers();
@@ -320,6 +358,7 @@ fn a_te_is_made_kept_mended_and_made_blank_again() {
     assert_eq!(third["toci"]["generation"], 2);
     assert_ne!(third["ssh-key"], first["ssh-key"]);
     assert!(host.running_machines().is_empty());
+    assert!(!host.reaches_the_seed("198.18.9.77"), "the lease that let it in is over");
     assert!(host.enter(&["virsh", "dumpxml", "seed_1"]).contains("<boot dev='hd'/>"));
     assert!(!host.path("images/seed_1.push0").exists());
     let gone = host.ask("destroy", &[]);

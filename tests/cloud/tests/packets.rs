@@ -243,6 +243,7 @@ fn packets_go_where_they_should_and_nowhere_else() -> Result<()> {
             |name| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(site.path(name))?)?) };
         let (te, other) = (file("te.json")?, file("other.json")?);
         let scene = Scene { instance, te, other, site };
+        shut(&scene)?;
         allowed(&scene)?;
         answers.some()?;
         refused(&scene, &cable)?;
@@ -284,6 +285,43 @@ fn deployed(site: &Site, deployer: &mut Process) -> Result<()> {
         ensure!(flag.exists(), "{}\n{}", deployer.tail(), site.logs());
         Ok(Ok(()))
     })?
+}
+
+/// Whoever has not come to the gateway with the key of the lease does not reach its seed.
+fn shut(scene: &Scene) -> Result<()> {
+    let Scene { instance, te, other, .. } = scene;
+    let nothing = |what: &str, said: &str| {
+        println!("{what}: {said:?}");
+        ensure!(
+            !said.contains("SSH-2.0") && !said.contains("1 packets received"),
+            "{what}: {said}"
+        );
+        Ok(())
+    };
+    let ping =
+        |address: &str| instance.sh(&format!("ping -c 1 -W 2 {address} | grep received; true"));
+    let seed_of = |te: &Value| te["seed-ip"].as_str().unwrap_or_default().to_owned();
+    let (own, foreign) = (seed_of(te), seed_of(other));
+    nothing("instance -> seed before it came", &ping(&own)?)?;
+    nothing("instance -> seed before it came, TCP", &instance.banner(&own, 22)?)?;
+    told("instance at the gateway", &scene.gateway(te, te)?, "seed_1")?;
+    told("instance -> seed, TCP", &instance.banner(&own, 22)?, "SSH-2.0")?;
+    // The other seed has no system, so nothing there would answer: the other TE host counts what it does not let in.
+    let mac = other["toci"]["seed_mac"][0].as_str().unwrap_or_default();
+    instance.sh(&format!(
+        "arp -i eth1 -s {foreign} {mac}; ping -c 2 -W 1 {foreign}; arp -d {foreign}; true"
+    ))?;
+    wait_for("what is not let in to be counted", LIMIT, || {
+        let dump = ["ovs-ofctl", "-OOpenFlow13", "--no-names", "dump-flows", "br-ctlplane"];
+        let flows = scene.site.host(2)?.enter(&dump)?;
+        let drops = flows.lines().find(|l| l.contains("table=2,") && l.contains("actions=drop"));
+        let packets = drops.and_then(|line| {
+            line.split_once("n_packets=")?.1.split(',').next()?.parse::<u64>().ok()
+        });
+        ensure!(packets >= Some(2), "{flows}");
+        println!("instance -> another lease's seed: {packets:?} frames dropped");
+        Ok(())
+    })
 }
 
 fn allowed(scene: &Scene) -> Result<()> {

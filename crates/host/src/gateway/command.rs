@@ -136,6 +136,10 @@ async fn on_machines(command: Command, open: &Arc<Open>) -> Said {
         Command::SetBootDevice { machine, device } => {
             set_boot_device(machines, &machine, device).await
         }
+        Command::Admit { address } => match machines.admit(address).await {
+            Ok(()) => Said::ok(format!("{address} may speak with the seed\n")),
+            Err(e) => Said::refused(&e.to_string()),
+        },
         Command::CopySeed { .. } => Said::refused("copyseed needs its standard input"),
     }
 }

@@ -1,6 +1,7 @@
 //! What the gateway needs of a TE: a port, implemented over libvirt by the agent and in memory by tests.
 
 use futures_util::future::BoxFuture;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use toci_wire::ssh_command::BootDevice;
 pub use toci_wire::ssh_command::PowerVerb;
@@ -64,6 +65,8 @@ pub trait Machines: Send + Sync + std::fmt::Debug + 'static {
         machine: &'a str,
         device: BootDevice,
     ) -> BoxFuture<'a, Result<(), MachineError>>;
+    /// Lets this address at the seed, until the lease is over. Again: nothing.
+    fn admit(&self, address: Ipv4Addr) -> BoxFuture<'_, Result<(), MachineError>>;
     /// Where `copyseed` goes.
     fn seed_image(&self) -> SeedImage;
     /// Puts a checked qcow2 file in place of the seed's image, if the seed is off: then it cannot be

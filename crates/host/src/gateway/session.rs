@@ -8,7 +8,7 @@ use russh::server::VerifiedPublicKey;
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use toci_wire::ssh_command::ALLOWED;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -145,6 +145,12 @@ impl Handler for Session {
         };
         let Some(inside) = open.enter() else { return Ok(Auth::reject()) };
         tracing::debug!(%te, %lease, peer = %self.peer, user, "holder connected");
+        if let IpAddr::V4(address) = self.peer.ip().to_canonical()
+            && let Err(error) = open.grant.machines.admit(address).await
+        {
+            // The gateway serves all the same: power and images do not need the seed's network.
+            tracing::warn!(%te, %lease, peer = %self.peer, %error, "the seed stays shut for a holder");
+        }
         let now = Stand::Idle { since: Instant::now(), open: Arc::clone(&open) };
         self.holder = Some(Holder { open, inside, _connection: connection });
         self.tell.send_replace(now);

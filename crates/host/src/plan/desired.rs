@@ -2,7 +2,7 @@
 
 use super::dnsmasq::DhcpSpec;
 use super::domain_xml::{BootDevice, MachineSpec, NicSpec, domain_xml};
-use super::flows::public_flows;
+use super::flows::{Guests, public_flows};
 use crate::carve::Carved;
 use crate::config::{Config, Mode, Shape};
 use crate::names;
@@ -237,7 +237,7 @@ fn console_path(config: &Config, te: u32, domain: &str) -> PathBuf {
 
 /// All that should be there for these TEs.
 #[must_use]
-pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Desired {
+pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec], guests: &Guests) -> Desired {
     let mut d = Desired::default();
     let datapath = if facts.system_datapath { "system" } else { "netdev" };
     let mut public = Bridge { datapath, fail_mode: FailMode::Secure, ports: BTreeMap::new() };
@@ -281,7 +281,7 @@ pub fn desired(config: &Config, facts: &HostFacts, tes: &[TeSpec]) -> Desired {
         d.bridges.insert(names::private_bridge(te.number), private);
     }
     d.bridges.insert(names::PUBLIC_BRIDGE.into(), public);
-    d.flows.insert(names::PUBLIC_BRIDGE.into(), public_flows(config, facts, tes));
+    d.flows.insert(names::PUBLIC_BRIDGE.into(), public_flows(config, facts, tes, guests));
     if config.network.dhcp {
         d.dhcp = Some(DhcpSpec::of(config, tes));
     }

@@ -29,6 +29,6 @@ pub use domain_xml::{
     BootDevice, MachineSpec, NicSpec, boot_device, domain_xml, fingerprint_in, with_boot_device,
 };
 pub(crate) use flows::private_zone;
-pub use flows::public_flows;
+pub use flows::{Guests, public_flows};
 pub use reset::{reset_plan, vacate_plan};
 pub use world::{BridgeWorld, DeviceWorld, DhcpWorld, DomainWorld, PortWorld, World};

@@ -5,6 +5,7 @@ use crate::carve::{Carved, Resources, carve};
 use crate::config::Config;
 use crate::config::tests::EXAMPLE;
 use crate::plan::world::{BridgeWorld, DeviceWorld, PortWorld};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 fn config(from: &str, to: &str) -> Config {
@@ -19,7 +20,8 @@ fn carving(c: &Config) -> Vec<Carved> {
     carve(c, Resources { memory_mib: 100_000, cpus: 64, disk_mib: 1_000_000 }).unwrap()
 }
 
-pub(crate) fn one_te() -> (Vec<TeSpec>, Desired) {
+/// A host with one TE of a seed and one node.
+pub(crate) fn small() -> (Config, HostFacts, Vec<TeSpec>) {
     let c = config("count = 2\n[", "count = 1\n[");
     let c = Config {
         shape: c
@@ -33,7 +35,12 @@ pub(crate) fn one_te() -> (Vec<TeSpec>, Desired) {
         ..c
     };
     let tes = te_specs(&c, &facts(), &carving(&c)).unwrap();
-    let want = desired(&c, &facts(), &tes);
+    (c, facts(), tes)
+}
+
+pub(crate) fn one_te() -> (Vec<TeSpec>, Desired) {
+    let (c, facts, tes) = small();
+    let want = desired(&c, &facts, &tes, &Guests::new());
     (tes, want)
 }
 
@@ -99,7 +106,7 @@ fn from_nothing_to_one_te() {
 ~ device te1s0: up
 ~ device te1s1: up
 ~ device tedev: up, 198.18.1.2/24
-~ flows of br-ctlplane: 26 in all
+~ flows of br-ctlplane: 30 in all
 + disk /work/state/images/baremetalbrbm1_0.qcow2: blank, 3072 MiB
 + disk /work/state/images/seed_1.qcow2: blank, 2048 MiB
 + domain baremetalbrbm1_0 (is missing)
@@ -148,7 +155,7 @@ fn a_bridge_that_takes_a_nic_over_is_known_by_its_mac() {
     let c = config("count = 2\n[", "count = 1\n[");
     let tes = te_specs(&c, &own, &carving(&c)).unwrap();
     let mac = |facts: &HostFacts| {
-        let want = desired(&c, facts, &tes);
+        let want = desired(&c, facts, &tes, &Guests::new());
         want.bridges["br-ctlplane"].ports["tedev"].mac.clone().unwrap()
     };
     assert_eq!(mac(&taken), "fa:16:3e:00:00:01");
@@ -170,7 +177,7 @@ fn a_crashed_switch_is_mended() {
         .insert("br-ctlplane".into(), vec!["+priority=0 actions=drop".to_owned()]);
     let expected = "\
 ~ device tedev: up, 198.18.1.2/24
-~ flows of br-ctlplane: 26 in all
+~ flows of br-ctlplane: 30 in all
     +priority=0 actions=drop
 + dhcp on tedev
 ";
@@ -227,19 +234,28 @@ fn a_reset_blanks_everything_and_redefines_what_was_edited() {
 fn seeds_are_told_apart_on_the_public_bridge() {
     let c = config("", "");
     let tes = te_specs(&c, &facts(), &carving(&c)).unwrap();
-    let flows = public_flows(&c, &facts(), &tes);
+    let guest: Ipv4Addr = "198.18.0.7".parse().unwrap();
+    let guests = Guests::from([(2, [guest].into())]);
+    let flows = public_flows(&c, &facts(), &tes, &guests);
     let mac = &tes[1].seed().nics[0].mac;
+    let own = "in_port=1002,vlan_tci=0x0000/0x1fff";
     for expected in [
         "priority=300,udp,in_port=1002,tp_src=67,actions=drop".to_owned(),
         format!(
-            "priority=200,ip,in_port=1002,vlan_tci=0x0000/0x1fff,dl_src={mac},nw_src=198.18.1.102,actions=resubmit(,1)"
+            "priority=200,ip,{own},dl_src={mac},nw_src=198.18.1.102,actions=ct(commit,zone=1002),resubmit(,1)"
         ),
         format!(
-            "priority=200,ip,in_port=1002,vlan_tci=0x0000/0x1fff,dl_src={mac},nw_src=192.0.2.0/24,actions=ct(table=2,zone=1002)"
+            "priority=205,ip,{own},dl_src={mac},nw_src=198.18.1.102,nw_dst=198.18.0.7,actions=resubmit(,1)"
         ),
         format!(
-            "table=1,priority=200,ip,dl_dst={mac},nw_dst=192.0.2.0/24,actions=ct(commit,zone=1002),NORMAL"
+            "priority=200,ip,{own},dl_src={mac},nw_src=192.0.2.0/24,actions=ct(table=2,zone=1002)"
         ),
+        format!(
+            "table=1,ip,dl_dst={mac},nw_src=198.18.0.7,priority=215,nw_dst=192.0.2.0/24,actions=ct(commit,zone=1002),NORMAL"
+        ),
+        format!("table=1,ip,dl_dst={mac},nw_src=198.18.0.7,priority=210,actions=NORMAL"),
+        format!("table=1,priority=200,ip,dl_dst={mac},actions=ct(table=2,zone=1002)"),
+        format!("table=1,priority=190,dl_dst={mac},actions=drop"),
         "priority=260,ip,in_port=1002,nw_dst=192.0.2.0/24,actions=drop".to_owned(),
         "table=1,priority=250,tcp,nw_dst=198.18.1.2,tp_dst=22,actions=NORMAL".to_owned(),
         "table=1,priority=240,ip,nw_dst=198.18.1.2,actions=ct(table=2,zone=1)".to_owned(),
@@ -248,6 +264,8 @@ fn seeds_are_told_apart_on_the_public_bridge() {
     ] {
         assert!(flows.contains(&expected), "{expected}\n{flows:#?}");
     }
-    let dhcp = desired(&c, &facts(), &tes).dhcp.unwrap().conf;
+    let of_guests = flows.iter().filter(|flow| flow.contains("198.18.0.7")).count();
+    assert_eq!(of_guests, 3, "the other seed has no guest: {flows:#?}");
+    let dhcp = desired(&c, &facts(), &tes, &guests).dhcp.unwrap().conf;
     assert!(dhcp.contains(&format!("dhcp-host={mac},198.18.1.102,seed-2,infinite\n")), "{dhcp}");
 }

@@ -48,6 +48,8 @@ pub async fn power_off(host: &Host, te: &TeSpec) -> Result<(), HostError> {
 }
 
 async fn blank(host: &Host, te: &TeSpec) -> Result<(), HostError> {
+    // Whoever was cut off has none any more; one whose agent came back too late to be cut off has.
+    host.dismiss(te.number).await?;
     let world = host.observe_machines().await?;
     host.execute(&reset_plan(te, &world)).await?;
     for machine in &te.machines {
@@ -60,6 +62,7 @@ async fn blank(host: &Host, te: &TeSpec) -> Result<(), HostError> {
 async fn self_check(host: &Host, te: &TeSpec) -> Result<(), ResetError> {
     let bad = |what: String| Err(ResetError::NotClean(what));
     let world = host.observe_machines().await?;
+    let (desired, network) = host.plan_network().await?;
     for m in &te.machines {
         let Some(domain) = world.domains.get(&m.name) else {
             return bad(format!("domain {} is missing", m.name));
@@ -67,7 +70,7 @@ async fn self_check(host: &Host, te: &TeSpec) -> Result<(), ResetError> {
         if domain.on {
             return bad(format!("domain {} still runs", m.name));
         }
-        let wanted = host.desired.domains.get(&m.name).map(|d| d.fingerprint.clone());
+        let wanted = desired.domains.get(&m.name).map(|d| d.fingerprint.clone());
         if domain.fingerprint != wanted || domain.boot != Some(m.boot) {
             return bad(format!("domain {} is not as its shape says", m.name));
         }
@@ -75,9 +78,8 @@ async fn self_check(host: &Host, te: &TeSpec) -> Result<(), ResetError> {
             return bad(format!("disk {} is not blank", m.disk.display()));
         }
     }
-    let switch = host.observe_network().await?;
     let missing = |p: &Plan| p.steps.iter().find(|s| concerns(s, te)).map(Step::to_string);
-    match missing(&crate::plan::plan(&host.desired, &switch)) {
+    match missing(&network) {
         Some(step) => bad(format!("network: {step}")),
         None => Ok(()),
     }

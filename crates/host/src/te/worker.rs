@@ -255,6 +255,10 @@ impl Worker {
         self.gateway.close(&self.te, generation).await;
         // Commands that passed before the fence closed may still be at work on a machine.
         self.gate.drained().await;
+        if let Err(e) = self.host.dismiss(self.te.number).await {
+            // The reset does it again.
+            tracing::warn!(te = %self.te.id, error = %Chain(&e), "the seed's guests stay for a moment");
+        }
     }
 
     /// Until it is on disk: nothing may go on before.

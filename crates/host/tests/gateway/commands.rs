@@ -3,6 +3,7 @@
 use crate::world::World;
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{ChannelMsg, client};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use toci_host::gateway::limits::CHANNELS_MAX;
 
@@ -13,6 +14,20 @@ const RUNNING: &str =
     r#"/usr/bin/virsh list --all|grep running|awk -v qc='"' -F" " '{print qc$2qc}'"#;
 const GET_BOOT: &str = r#"LC_ALL=C /usr/bin/virsh dumpxml baremetalbrbm1_0 | awk '/boot dev=/ { gsub( ".*dev=" Q, "" ); gsub( Q ".*", "" ); print; }' Q="'" RS="[<>]" | head -1"#;
 const SET_BOOT: &str = r#"EDITOR="sed -i '/<boot \(dev\|order\)=*\>/d;/<\/os>/i\<boot dev=\"hd\"/>'" LC_ALL=C /usr/bin/virsh edit baremetalbrbm1_0"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_with_the_key_may_speak_with_the_seed_and_may_name_others() {
+    let w = World::new().await;
+    let (lease, other) = (w.lease(1, 1).await, w.lease(2, 1).await);
+    assert_eq!(w.run(&lease, "virsh list").await.code, 0);
+    let saw = w.run(&lease, "admit 198.18.0.7").await;
+    assert_eq!((saw.out.as_str(), saw.code), ("198.18.0.7 may speak with the seed\n", 0));
+    let saw = w.run(&lease, "admit everybody").await;
+    assert!(saw.err.contains("`everybody` is no IPv4 address") && saw.code == 1, "{saw:?}");
+    let guests = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(198, 18, 0, 7)];
+    assert_eq!(*lease.fake.guests.lock().unwrap(), guests.into());
+    assert!(other.fake.guests.lock().unwrap().is_empty());
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_origin_answers_as_virsh_does() {

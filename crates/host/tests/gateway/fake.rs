@@ -1,6 +1,8 @@
 //! A TE in memory.
 
 use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,8 @@ pub(crate) struct Fake {
     machines: Mutex<Vec<Machine>>,
     image: SeedImage,
     next_id: AtomicU32,
+    /// Who was let in at the seed.
+    pub(crate) guests: Mutex<BTreeSet<Ipv4Addr>>,
 }
 
 impl Fake {
@@ -39,6 +43,7 @@ impl Fake {
             names,
             image: SeedImage { path: image, disk_bytes: 1 << 30 },
             next_id: AtomicU32::new(1),
+            guests: Mutex::default(),
         })
     }
 
@@ -94,6 +99,11 @@ impl Machines for Fake {
             (PowerVerb::Reset, Some(_)) => Ok(()),
         });
         Box::pin(async { done })
+    }
+
+    fn admit(&self, address: Ipv4Addr) -> BoxFuture<'_, Result<(), MachineError>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner).insert(address);
+        Box::pin(async { Ok(()) })
     }
 
     fn xml<'a>(

@@ -1,6 +1,7 @@
 //! What can be asked of a TE's gateway.
 
 use core::fmt;
+use core::net::Ipv4Addr;
 
 /// Longest machine name, bytes.
 pub const MACHINE_NAME_MAX_BYTES: usize = 64;
@@ -100,6 +101,11 @@ pub enum Command {
         /// With which machine.
         machine: MachineName,
     },
+    /// `admit ADDRESS`, ours: this one may speak with the seed too.
+    Admit {
+        /// The address.
+        address: Ipv4Addr,
+    },
     /// `virsh list [--all]`.
     List {
         /// Those that are off too.
@@ -177,6 +183,9 @@ pub enum Refused {
         /// What would be right.
         expected: &'static str,
     },
+    /// What stands where an address should.
+    #[error("`{0}` is no IPv4 address")]
+    NoAddress(String),
     /// What stands where a machine's name should.
     #[error("`{0}` is not the name of a machine")]
     BadName(String),

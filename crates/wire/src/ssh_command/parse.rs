@@ -11,7 +11,7 @@ pub const COMMAND_MAX_BYTES: usize = 1024;
 
 /// What to tell somebody whose command was refused.
 pub const ALLOWED: &str = "allowed are: virsh start|destroy|reset|domstate NAME, \
-virsh list [--all] [--name], virsh dumpxml [--inactive] NAME, copyseed N (image on standard input), \
+virsh list [--all] [--name], virsh dumpxml [--inactive] NAME, copyseed N (image on standard input), admit ADDRESS, \
 and the command lines of the virtual power drivers of Nova and Ironic";
 
 /// How much of a refused command is shown, characters.
@@ -54,6 +54,12 @@ pub fn parse(line: &[u8]) -> Result<Command, Refused> {
     }
     if let Some(rest) = word(text, "copyseed") {
         return copyseed(rest);
+    }
+    if let Some(rest) = word(text, "admit") {
+        return rest
+            .parse()
+            .map(|address| Command::Admit { address })
+            .map_err(|_| Refused::NoAddress(shown(rest)));
     }
     let stages = stages(text);
     let virsh = after_virsh(stages[0]).ok_or_else(|| Refused::Unknown(shown(text)))?;
@@ -158,7 +164,8 @@ fn pipeline(first: Command, rest: &[&str], text: &str) -> Result<Command, Refuse
             [AWK_BOOT, HEAD] => Ok(Command::GetBootDevice { machine }),
             _ => no(),
         },
-        Command::List { all: false }
+        Command::Admit { .. }
+        | Command::List { all: false }
         | Command::DumpXml { inactive: true, .. }
         | Command::Power { .. }
         | Command::ListNames { .. }

@@ -66,6 +66,8 @@ fn all_lines() -> Vec<(String, Command)> {
             lines.push((text, Command::SetBootDevice { machine: machine(), device }));
         }
     }
+    let address = std::net::Ipv4Addr::new(198, 18, 0, 7);
+    lines.push(("admit 198.18.0.7".into(), Command::Admit { address }));
     lines.push(("copyseed 7".into(), Command::CopySeed { number: 7 }));
     lines
 }
@@ -94,6 +96,8 @@ fn what_is_not_ours_is_refused_with_the_reason() {
         ("LC_ALL=C LD_PRELOAD=/x virsh list", "unknown command"),
         ("/tmp/virsh list", "unknown command"),
         ("virshlist", "unknown command"),
+        ("admit", "`` is no IPv4 address"),
+        ("admit 198.18.0.0/24", "`198.18.0.0/24` is no IPv4 address"),
         ("copyseed", "wrong arguments for `copyseed`"),
         ("copyseed ../1", "wrong arguments for `copyseed`"),
         ("copyseed 1 2", "wrong arguments for `copyseed`"),
