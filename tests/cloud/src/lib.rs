@@ -2,12 +2,14 @@
 //! `cargo xtask cloud test` sees to that. Tests run one at a time, for a fault is there for everybody.
 
 mod api;
+mod busy;
 mod fault;
 mod footprint;
 mod server;
 mod site;
 
 pub use api::Api;
+pub use busy::{Busy, Refusal};
 pub use e2e::wait_for;
 pub use fault::{
     Paused, Quota, Resettled, Service, Stopped, fake_servers, pause, quota, revoke_tokens, stop,

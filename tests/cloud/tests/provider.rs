@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use cloud_tests::{Api, Footprint, Service, forget_key_pairs, quota, stop};
+use cloud_tests::{Api, Busy, Footprint, Refusal, Service, forget_key_pairs, quota, stop};
 use serde_json::json;
 use toci_core::id::Label;
-use toci_edge::openstack::{Cloud, config};
+use toci_edge::openstack::{CallCount, Cloud, Service as Kind, config};
 use toci_edge::provider::openstack::{
     FlavorChoice, HostKeySource, ImageChoice, ImageFormat, OpenStack, OpenStackConfig, Shape,
 };
@@ -221,6 +221,51 @@ fn a_cloud_that_hangs_is_told_and_leaves_nothing() -> Result<()> {
             let _gone = stop(Service::NovaApi)?;
             let error = provider.list().await.err().context("a list of no service")?;
             ensure!(error.to_string().contains("no answer: connect to"), "{error}");
+            Ok(())
+        },
+    )
+}
+
+/// The tenant, with Nova and Neutron behind proxies that refuse calls.
+fn busy_cloud(folder: &Path, nova: &Busy, neutron: &Busy) -> Result<Arc<Cloud>> {
+    let clouds = folder.join("clouds.yaml");
+    let text = format!(
+        "clouds:\n  ci:\n    auth: {{auth_url: 'http://127.0.0.1:5000/v3', username: ci, password: ci, project_name: ci, \
+         user_domain_name: Default, project_domain_name: Default}}\n    region_name: RegionOne\n    \
+         compute_endpoint_override: 'http://127.0.0.1:{}/v2.1'\n    network_endpoint_override: 'http://127.0.0.1:{}'\n",
+        nova.port(),
+        neutron.port()
+    );
+    std::fs::write(&clouds, text)?;
+    let mut place = config::Place::here();
+    place.variables.insert("OS_CLIENT_CONFIG_FILE".to_owned(), clouds.display().to_string());
+    Ok(Arc::new(Cloud::open(&place, Some("ci"), None)?))
+}
+
+#[test]
+fn an_api_that_refuses_calls_is_asked_again_when_it_says_so() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let nova = Busy::before(8774, Refusal::TooMany { calls: 2, seconds: 2 })?;
+    let neutron = Busy::before(9696, Refusal::Every(3))?;
+    let cloud = busy_cloud(folder.path(), &nova, &neutron)?;
+    let counted = Arc::clone(&cloud);
+    with_provider(
+        |settings| settings.cloud = cloud,
+        async |provider| {
+            let node = "tiny-stack-1";
+            let machine = provider.create(node, &label("tiny")?).await?;
+            ensure!(says(&machine, "hostname").await? == node);
+            provider.delete(node, &machine.token).await?;
+            ensure!(provider.list().await?.is_empty());
+            let counts = counted.counts();
+            let calls = |service: Kind, status: u16| -> u64 {
+                let it = |c: &&CallCount| c.service == service && c.status == Some(status);
+                counts.iter().filter(it).map(|count| count.count).sum()
+            };
+            let (too_many, busy) = (calls(Kind::Compute, 429), calls(Kind::Network, 503));
+            println!("refused: {too_many} calls of Nova, {busy} calls of Neutron");
+            ensure!(too_many > 0 && busy > 0, "nothing was refused: {counts:?}");
+            ensure!(calls(Kind::Compute, 202) == 1, "one server was wanted: {counts:?}");
             Ok(())
         },
     )
