@@ -6,7 +6,7 @@ set -euo pipefail
 # shellcheck source=tests/cloud/stack/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-PACKAGES="keystone glance-common placement-common nova-common neutron-common mariadb-server"
+PACKAGES="keystone glance-common placement-common nova-common neutron-common cinder-common mariadb-server"
 etc=$CLOUD/etc
 log=$CLOUD/log
 
@@ -43,6 +43,8 @@ nova_database() {
 
 neutron_database() { neutron-db-manage --config-file "$etc/neutron.conf" --config-file "$etc/ml2.ini" upgrade head; }
 
+cinder_database() { cinder-manage --config-file "$etc/cinder.conf" db sync; }
+
 make_databases() {
     local database job jobs=''
     say "making the databases, which is done once"
@@ -50,10 +52,10 @@ make_databases() {
         >$log/mariadb-install.log 2>&1 || fail "mariadb-install-db: $(tail -n 3 $log/mariadb-install.log)"
     "$HERE/service.sh" start mariadb
     "$HERE/service.sh" ready mariadb
-    for database in keystone glance placement nova_api nova nova_cell0 neutron; do
+    for database in keystone glance placement nova_api nova nova_cell0 neutron cinder; do
         query "create database $database character set utf8"
     done
-    for database in keystone glance_placement nova neutron; do
+    for database in keystone glance_placement nova neutron cinder; do
         (
             set -e
             "${database}_database"

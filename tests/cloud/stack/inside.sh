@@ -6,7 +6,7 @@ set -euo pipefail
 
 start() { for name in "$@"; do "$HERE/service.sh" start "$name"; done; }
 ready() { for name in "$@"; do "$HERE/service.sh" ready "$name"; done; }
-mkdir -p $CLOUD/{glance,nova/instances,neutron}
+mkdir -p $CLOUD/{glance,nova/instances,neutron,cinder}
 
 start rabbitmq ovsdb virtlogd
 "$HERE/databases.sh"

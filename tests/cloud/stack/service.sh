@@ -7,6 +7,8 @@ set -euo pipefail
 
 SERVICES="mariadb rabbitmq ovsdb ovs-vswitchd taps virtlogd libvirtd keystone placement glance-api nova-conductor nova-scheduler
     nova-api nova-compute neutron-server neutron-l2 neutron-dhcp neutron-l3 neutron-metadata"
+# What only some tests start.
+MORE="cinder-api cinder-scheduler cinder-volume"
 # Longest wait until a service does its work, in seconds; the machine may be busy.
 READY_LIMIT=300
 etc=$CLOUD/etc
@@ -62,11 +64,12 @@ become() {
         wsgi placement 8778 /usr/bin/placement-api
         ;;
     glance-api) exec glance-api --config-file $etc/glance-api.conf ;;
+    cinder-*) exec "$1" --config-file $etc/cinder.conf ;;
     nova-*) exec "$1" --config-file $etc/nova.conf ;;
     neutron-server) exec neutron-server $neutron --config-file $etc/ml2.ini ;;
     neutron-l2) exec neutron-openvswitch-agent $neutron --config-file $etc/ml2.ini --config-file $etc/openvswitch.ini ;;
     neutron-*) exec "$1-agent" $neutron --config-file "$etc/${1#neutron-}.ini" ;;
-    *) fail "no service is called $1; there are: $SERVICES" ;;
+    *) fail "no service is called $1; there are: $SERVICES $MORE" ;;
     esac
 }
 
@@ -93,6 +96,8 @@ works() {
     glance-api) answers 9292 ;;
     nova-api) answers 8774 ;;
     neutron-server) answers 9696 ;;
+    cinder-api) answers 8776 ;;
+    cinder-*) fresh cinder.services updated_at "$1" ;;
     nova-*) fresh nova.services updated_at "$1" ;;
     neutron-l2) fresh neutron.agents heartbeat_timestamp neutron-openvswitch-agent ;;
     neutron-*) fresh neutron.agents heartbeat_timestamp "$1-agent" ;;
@@ -123,7 +128,7 @@ pause) to_all STOP "$name" ;;
 resume) to_all CONT "$name" ;;
 alive) is_alive "$name" ;;
 status)
-    for name in $SERVICES; do
+    for name in $SERVICES $MORE; do
         if is_alive "$name"; then state=$(sed -n 's/^State:\t*//p' "/proc/$(cat "$CLOUD/pid/$name")/status"); else state=down; fi
         printf '%-18s %s\n' "$name" "$state"
     done

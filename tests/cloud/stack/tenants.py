@@ -7,6 +7,8 @@ SERVICES = (
     ("neutron", "network", "http://127.0.0.1:9696"),
     ("glance", "image", "http://127.0.0.1:9292"),
     ("placement", "placement", "http://127.0.0.1:8778"),
+    # Only a test that needs volumes starts the service, and has it in the catalogue meanwhile.
+    ("cinder", None, None),
 )
 
 
@@ -19,6 +21,8 @@ def main():
         user = identity.create_user(name=name, password="secret", domain_id="default", default_project_id=services.id)
         for role in ("admin", "service"):
             identity.assign_project_role_to_user(services, user, roles[role])
+        if kind is None:
+            continue
         service = identity.create_service(name=name, type=kind)
         for interface in ("public", "internal", "admin"):
             identity.create_endpoint(service_id=service.id, interface=interface, url=url, region_id="RegionOne")

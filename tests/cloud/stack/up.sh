@@ -26,7 +26,7 @@ for role in node dead; do
 done
 say "images of the guest"
 
-setsid unshare --mount --net --pid --ipc --fork --kill-child --mount-proc -- bash "$HERE/sandbox.sh" "$TOCI_CLOUD_STATE" \
+setsid unshare --mount --net --pid --ipc --fork --kill-child --mount-proc -- bash "$HERE/sandbox.sh" "$TOCI_CLOUD_STATE" "$HERE" \
     </dev/null >"$TOCI_CLOUD_STATE/log/sandbox.log" 2>&1 9>&- &
 outer=$!
 # Until down.sh knows its process id, a start that is interrupted takes it along.
