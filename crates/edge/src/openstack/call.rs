@@ -4,6 +4,7 @@ use super::compute::COMPUTE_MICROVERSION;
 use super::error::CloudError;
 use super::identity::Token;
 use super::session::{Cloud, Service};
+use super::volume::VOLUME_MICROVERSION;
 use crate::http::{Answer, HttpError, Method, Request, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -347,7 +348,10 @@ fn with_headers(request: Request, service: Service, token: &Token) -> Request {
         Service::Compute => {
             request.header("OpenStack-API-Version", &format!("compute {COMPUTE_MICROVERSION}"))
         }
-        Service::Identity | Service::Network | Service::Image | Service::Volume => request,
+        Service::Volume => {
+            request.header("OpenStack-API-Version", &format!("volume {VOLUME_MICROVERSION}"))
+        }
+        Service::Identity | Service::Network | Service::Image => request,
     }
 }
 

@@ -132,13 +132,8 @@ pub enum Nic {
 pub enum BootDisk {
     /// An image, by id, on a disk of its host.
     Image(String),
-    /// A volume made of an image, which goes with the server.
-    Volume {
-        /// The image's id.
-        image: String,
-        /// Its size.
-        gib: u64,
-    },
+    /// A volume that is there, by id; it goes with the server.
+    Volume(String),
 }
 
 /// A new server.
@@ -184,13 +179,12 @@ impl NewServer<'_> {
         });
         match &self.boot {
             BootDisk::Image(id) => server["imageRef"] = json!(id),
-            BootDisk::Volume { image, gib } => {
+            BootDisk::Volume(id) => {
                 server["block_device_mapping_v2"] = json!([{
                     "boot_index": 0,
-                    "uuid": image,
-                    "source_type": "image",
+                    "uuid": id,
+                    "source_type": "volume",
                     "destination_type": "volume",
-                    "volume_size": gib,
                     "delete_on_termination": true,
                 }]);
             }
@@ -348,7 +342,7 @@ mod tests {
         let new = NewServer {
             name: "x",
             flavor: "f1",
-            boot: BootDisk::Volume { image: "i1".into(), gib: 10 },
+            boot: BootDisk::Volume("v1".into()),
             nics: &nics,
             security_groups: &groups,
             zone: Some("az"),
@@ -359,7 +353,7 @@ mod tests {
         };
         let body = &new.body()["server"];
         assert_eq!(body["networks"], json!([{"uuid": "n1"}, {"port": "p1"}]));
-        assert_eq!(body["block_device_mapping_v2"][0]["volume_size"], 10);
+        assert_eq!(body["block_device_mapping_v2"][0]["uuid"], "v1");
         assert_eq!(body["user_data"], "I2Nsb3VkLWNvbmZpZwo=");
         assert_eq!(body["security_groups"], json!([{"name": "ssh"}]));
         assert!(body.get("imageRef").is_none());

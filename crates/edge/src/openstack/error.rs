@@ -177,7 +177,9 @@ impl CloudError {
         retry_after: Option<Duration>,
     ) -> CloudError {
         let (what, said, status) = (what.to_owned(), said(answer), answer.status());
-        if matches!(status, 400 | 403 | 409 | 413) && retry_after.is_none() && is_no_room(answer) {
+        // Cinder tells of quotas that are used up with a `Retry-After` of 0; who is only too quick is told a time.
+        let is_now_or_never = retry_after.is_none_or(|wait| wait.is_zero());
+        if matches!(status, 400 | 403 | 409 | 413) && is_now_or_never && is_no_room(answer) {
             return CloudError::OverQuota { what, said };
         }
         match status {

@@ -49,4 +49,4 @@ pub use named::{Named, NotOne, listed, one};
 pub use network::{AllowedAddress, FixedIp, FloatingIp, Network, Port, QuotaUse, SecurityGroup};
 pub use pace::CallCount;
 pub use session::{CALLS_AT_ONCE_MAX, Cloud, Service};
-pub use volume::Volume;
+pub use volume::{Attachment, NewVolume, VOLUME_MICROVERSION, Volume, VolumeLimits};

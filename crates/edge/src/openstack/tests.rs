@@ -178,12 +178,13 @@ async fn refusals_are_told_apart() {
         4 => Reply::new(409, r#"{"conflictingRequest": {"message": "it is being built", "code": 409}}"#),
         5 => Reply::new(400, r#"{"badRequest": {"message": "no such flavor", "code": 400}}"#),
         6 => Reply::new(404, ""),
+        7 => Reply::new(413, r#"{"overLimit": {"code": 413, "message": "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. Requested 2G, quota is 1G and 1G has been consumed.", "retryAfter": "0"}}"#).header("retry-after", "0"),
         _ => Reply::new(200, "[]"),
     })
     .await;
     let post = || session.post::<Value>(Service::Compute, "/servers", json!({}));
     let mut told = Vec::new();
-    for _ in 0..7 {
+    for _ in 0..8 {
         let error = post().await.unwrap_err();
         let text = error.to_string();
         assert!(
@@ -201,7 +202,7 @@ async fn refusals_are_told_apart() {
     }
     assert_eq!(
         told,
-        ["no room", "no room", "no room", "forbidden", "conflict", "bad", "not there"]
+        ["no room", "no room", "no room", "forbidden", "conflict", "bad", "not there", "no room"]
     );
     let odd = session.servers(&[]).await.unwrap_err();
     assert!(matches!(odd, CloudError::Unexpected { .. }), "{odd}");

@@ -1,9 +1,10 @@
 //! How a node goes: all that carries its mark, and only that.
 
 use super::server::{LOOK_AGAIN, Servers, failed, is_there};
-use crate::openstack::{CloudError, FloatingIp, Port, Server};
+use crate::openstack::{CloudError, FloatingIp, Port, Server, Volume};
 use crate::provider::ProviderError;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// So long a server may take to be gone after it was to be deleted. The next attempt goes on from there.
@@ -16,6 +17,7 @@ pub const DELETE_AGAIN: Duration = Duration::from_secs(30);
 pub(super) struct Found {
     pub(super) ports: Vec<Port>,
     pub(super) floating_ips: Vec<FloatingIp>,
+    pub(super) volumes: Arc<Vec<Volume>>,
 }
 
 impl Servers {
@@ -35,16 +37,9 @@ impl Servers {
         let mut servers = self.cloud.servers(&[("name", &named)]).await.map_err(told)?;
         servers.retain(|server| marks.node_of_server(server) == Some(node));
         self.delete_servers(node, &servers).await?;
-        for volume in servers.iter().flat_map(|server| &server.volumes) {
-            // Nova deletes it with the server; sometimes it does not.
-            match self.cloud.delete_volume(&volume.id).await {
-                Ok(_) => {}
-                Err(CloudError::Refused { .. } | CloudError::Conflict { .. }) => {
-                    let why = format!("the volume {} is still in use", volume.id);
-                    return Err(ProviderError::said(what(), why));
-                }
-                Err(error) => return Err(told(error)),
-            }
+        if self.use_volumes() || servers.iter().any(|server| !server.volumes.is_empty()) {
+            // Nova deletes them with the server; sometimes it does not.
+            self.delete_volumes(node).await?;
         }
         for port in self.cloud.ports(&[("description", &mark)]).await.map_err(told)? {
             if port.description == mark {
@@ -114,17 +109,25 @@ impl Servers {
             let descriptions = found.ports.iter().map(|port| port.description.as_str());
             let of_ips = found.floating_ips.iter().map(|ip| ip.description.as_str());
             let left = descriptions.chain(of_ips).filter_map(|text| marks.node_of(text));
+            let of_volumes = found.volumes.iter().filter_map(|volume| marks.node_of_volume(volume));
+            let left = left.chain(of_volumes);
             nodes.extend(left.filter(|node| !known.contains(*node)).map(str::to_owned));
         }
         nodes.retain(|node| !tests.contains(node));
         Ok(nodes)
     }
 
-    /// Ports and floating IPs of the project.
+    /// Ports and floating IPs of the project; volumes too where nodes have some.
     pub(super) async fn look_around(&self) -> Result<Found, ProviderError> {
         let (ports, floating_ips) =
             tokio::try_join!(self.cloud.ports(&[]), self.cloud.floating_ips(&[]))
                 .map_err(|e| failed("list ports and floating IPs", e))?;
-        Ok(Found { ports, floating_ips })
+        let volumes = match self.use_volumes() {
+            true => {
+                self.all_volumes(Duration::ZERO).await.map_err(|e| failed("list volumes", e))?
+            }
+            false => Arc::default(),
+        };
+        Ok(Found { ports, floating_ips, volumes })
     }
 }

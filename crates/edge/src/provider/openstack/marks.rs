@@ -1,6 +1,6 @@
 //! Marks of what is ours. Only what carries our own mark is ever changed or deleted.
 
-use crate::openstack::Server;
+use crate::openstack::{Server, Volume};
 use ring::digest::{SHA256, digest};
 use std::collections::BTreeMap;
 use toci_core::hex::hex;
@@ -18,7 +18,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Metadata of a node's server.
+    /// Metadata of a node's server and volume.
     pub(super) fn metadata(&self, node: &str) -> BTreeMap<String, String> {
         [(OWNER, self.owner.as_str()), (PROVIDER, &self.provider), (NODE, node)]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -27,9 +27,18 @@ impl Marks {
 
     /// The node that a server of ours is.
     pub(super) fn node_of_server<'s>(&self, server: &'s Server) -> Option<&'s str> {
-        let is = |key: &str, value: &str| server.metadata.get(key).is_some_and(|v| v == value);
+        self.node_of_metadata(&server.metadata)
+    }
+
+    /// The node that a volume of ours belongs to.
+    pub(super) fn node_of_volume<'v>(&self, volume: &'v Volume) -> Option<&'v str> {
+        self.node_of_metadata(&volume.metadata)
+    }
+
+    fn node_of_metadata<'m>(&self, metadata: &'m BTreeMap<String, String>) -> Option<&'m str> {
+        let is = |key: &str, value: &str| metadata.get(key).is_some_and(|v| v == value);
         let ours = is(OWNER, &self.owner) && is(PROVIDER, &self.provider);
-        server.metadata.get(NODE).filter(|_| ours).map(String::as_str)
+        metadata.get(NODE).filter(|_| ours).map(String::as_str)
     }
 
     /// Description of a node's ports and floating IPs.

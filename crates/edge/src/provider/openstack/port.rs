@@ -14,7 +14,7 @@ use toci_core::node::Room;
 
 /// A server that died is noticed so soon; a look is one call.
 const LIST_EVERY: Duration = Duration::from_secs(15);
-/// Quotas, and ports and floating IPs that were left behind, are looked at so often: five calls.
+/// Quotas, and what was left behind of ports, floating IPs and volumes, are looked at so often: five calls, or seven.
 const AROUND_EVERY: Duration = Duration::from_secs(30);
 
 /// Servers of a cloud.

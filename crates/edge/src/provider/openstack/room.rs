@@ -5,7 +5,7 @@ use super::delete::Found;
 use super::marks::Marks;
 use super::server::{Servers, failed};
 use super::things::Things;
-use crate::openstack::{CloudError, Limits, QuotaUse, Server};
+use crate::openstack::{CloudError, Limits, QuotaUse, Server, VolumeLimits};
 use crate::provider::ProviderError;
 use std::collections::BTreeMap;
 use toci_core::node::{Amount, Room};
@@ -16,6 +16,7 @@ struct Quotas {
     nova: Limits,
     ports: QuotaUse,
     floating_ips: QuotaUse,
+    volumes: VolumeLimits,
 }
 
 impl Servers {
@@ -36,7 +37,12 @@ impl Servers {
         };
         let neutron = neutron.unwrap_or_default();
         let of = |kind: &str| neutron.get(kind).copied().unwrap_or_default();
-        let quotas = Quotas { nova, ports: of("port"), floating_ips: of("floatingip") };
+        let volumes = match self.use_volumes() {
+            true => self.cloud.volume_limits().await.map_err(told)?,
+            false => VolumeLimits::default(),
+        };
+        let (ports, floating_ips) = (of("port"), of("floatingip"));
+        let quotas = Quotas { nova, ports, floating_ips, volumes };
         let all = self.all(super::server::LOOK_AGAIN).await.map_err(told)?;
         let things = self.finder.things().await.map_err(told)?;
         let marks = self.marks()?;
@@ -63,16 +69,18 @@ fn costs(config: &OpenStackConfig, things: &Things) -> BTreeMap<toci_core::id::L
     config.shapes.iter().filter_map(cost).collect()
 }
 
-/// All of the quotas, whoever uses them. Ports and floating IPs bound servers.
+/// All of the quotas, whoever uses them. Ports, floating IPs and volumes bound servers.
 fn quota(config: &OpenStackConfig, quotas: &Quotas) -> Amount {
     let most = |most: Option<u64>| most.unwrap_or(u64::MAX);
     let ports = most(quotas.ports.most) / ports_each(config);
+    let of_volumes = most(quotas.volumes.volumes.most);
+    let volumes = with_volumes(&sizes(config), of_volumes, most(quotas.volumes.gib.most));
     let ips = match &config.floating_network {
         Some(_) => most(quotas.floating_ips.most),
         None => u64::MAX,
     };
     Amount {
-        servers: most(quotas.nova.instances.1).min(ports).min(ips),
+        servers: most(quotas.nova.instances.1).min(ports).min(ips).min(volumes),
         cpus: most(quotas.nova.cores.1),
         memory_mib: most(quotas.nova.ram_mib.1),
     }
@@ -82,6 +90,19 @@ fn quota(config: &OpenStackConfig, quotas: &Quotas) -> Amount {
 fn ports_each(config: &OpenStackConfig) -> u64 {
     let networks = config.shapes.values().map(|shape| shape.networks.len().max(1)).max();
     u64::try_from(networks.unwrap_or(1)).unwrap_or(u64::MAX)
+}
+
+/// So many servers can have their volumes. Where some boot from an image, volumes bound nothing: who is refused one is told
+/// then.
+fn with_volumes(sizes: &[Option<u64>], volumes: u64, gib: u64) -> u64 {
+    let sizes: Option<Vec<u64>> = sizes.iter().copied().collect();
+    let each = sizes.and_then(|sizes| sizes.into_iter().max());
+    each.map_or(u64::MAX, |each| volumes.min(gib / each.max(1)))
+}
+
+/// The volumes of all labels.
+fn sizes(config: &OpenStackConfig) -> Vec<Option<u64>> {
+    config.shapes.values().map(|shape| shape.volume_gib).collect()
 }
 
 /// All that our nodes together may take.
@@ -108,9 +129,27 @@ fn capacity(
         let quota = (quotas.floating_ips.used, quotas.floating_ips.most);
         servers = servers.min(left(quota, count(ips)));
     }
+    let ours_of_volumes = || found.volumes.iter().filter(|v| marks.node_of_volume(v).is_some());
+    let pair = |quota: QuotaUse| (quota.used, quota.most);
+    let volumes = left(pair(quotas.volumes.volumes), count(ours_of_volumes().count()));
+    let gib = left(pair(quotas.volumes.gib), ours_of_volumes().map(|volume| volume.gib).sum());
+    servers = servers.min(with_volumes(&sizes(config), volumes, gib));
     Amount {
         servers,
         cpus: left(quotas.nova.cores, sum(|server| server.flavor.vcpus)),
         memory_mib: left(quotas.nova.ram_mib, sum(|server| server.flavor.ram)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_bound_servers_where_every_label_has_one() {
+        assert_eq!(with_volumes(&[Some(40), Some(20)], 10, 100), 2, "GiB are short");
+        assert_eq!(with_volumes(&[Some(40), Some(20)], 1, 100), 1, "volumes are short");
+        assert_eq!(with_volumes(&[Some(40), None], 0, 0), u64::MAX);
+        assert_eq!(with_volumes(&[], 0, 0), u64::MAX);
     }
 }

@@ -3,10 +3,11 @@
 use super::config::{HostKeySource, OpenStackConfig, Shape};
 use super::host_key;
 use super::marks::Marks;
+use super::seen::Seen;
 use super::things::Finder;
 use crate::http::Secret;
 use crate::node::Session;
-use crate::openstack::{BootDisk, Cloud, CloudError, NewServer, Nic, Port, Server};
+use crate::openstack::{BootDisk, Cloud, CloudError, NewServer, Nic, Port, Server, Volume};
 use crate::provider::boot::{Given, Look, console_told, look, user_data};
 use crate::provider::keys::{key_pair, private_folder, public_of, random_hex, user_key};
 use crate::provider::roster::Roster;
@@ -29,9 +30,6 @@ const SSH_PORT: u16 = 22;
 /// Why a server is waited for at first.
 const UNTOLD: &str = "its console has not told its host key yet";
 
-/// All servers as they were seen last.
-type Seen = tokio::sync::Mutex<Option<(Instant, Arc<Vec<Server>>)>>;
-
 /// All servers of a provider.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -39,7 +37,8 @@ pub(super) struct Servers {
     pub(super) cloud: Arc<Cloud>,
     pub(super) finder: Finder,
     marks: Mutex<Option<Arc<Marks>>>,
-    seen: Seen,
+    seen: Seen<Server>,
+    pub(super) seen_volumes: Seen<Volume>,
     pub(super) roster: Roster,
     /// Counts servers, to go through the zones.
     made: AtomicUsize,
@@ -74,6 +73,7 @@ impl Servers {
             cloud,
             marks: Mutex::default(),
             seen: Seen::default(),
+            seen_volumes: Seen::default(),
             roster,
             made: AtomicUsize::new(0),
         }
@@ -94,18 +94,9 @@ impl Servers {
         Ok(marks)
     }
 
-    /// All servers of the project, as they were not longer ago than this. Of many who wait for theirs one asks.
+    /// All servers of the project, as they were not longer ago than this.
     pub(super) async fn all(&self, age: Duration) -> Result<Arc<Vec<Server>>, CloudError> {
-        let mut seen = self.seen.lock().await;
-        if let Some((since, servers)) = seen.as_ref()
-            && since.elapsed() <= age
-        {
-            return Ok(Arc::clone(servers));
-        }
-        let asked = Instant::now();
-        let servers = Arc::new(self.cloud.servers(&[]).await?);
-        *seen = Some((asked, Arc::clone(&servers)));
-        Ok(servers)
+        self.seen.within(age, self.cloud.servers(&[])).await
     }
 
     /// Makes a server and waits until it has come up.
@@ -122,10 +113,23 @@ impl Servers {
         let node = boot.node;
         self.roster.enter(node, boot.ours)?;
         let identity = self.identity(node).await?;
+        let (asked, zone) = (Instant::now(), self.zone());
+        // The image is brought onto it while the rest is asked for.
+        let volume = match boot.shape.volume_gib {
+            Some(gib) => Some(self.ask_for_volume(boot, gib, zone).await?),
+            None => None,
+        };
         let ports = self.ports(boot).await?;
         let address = self.address(node, &ports).await?;
-        let id = self.ask_for(boot, &ports, &identity).await?;
-        self.become_active(node, &id).await?;
+        let disk = match volume {
+            Some(volume) => {
+                self.until_available(node, &volume, asked).await?;
+                BootDisk::Volume(volume)
+            }
+            None => BootDisk::Image(boot.image.to_owned()),
+        };
+        let id = self.ask_for(boot, disk, zone, &ports, &identity).await?;
+        self.become_active(node, &id, asked).await?;
         match self.come_up(node, &id, address, &identity).await {
             Ok(machine) => Ok(machine),
             Err(error) => Err(self.with_console(&id, error).await),
@@ -205,6 +209,8 @@ impl Servers {
     async fn ask_for(
         &self,
         boot: &Boot<'_>,
+        disk: BootDisk,
+        zone: Option<&str>,
         ports: &[Port],
         identity: &Identity,
     ) -> Result<String, ProviderError> {
@@ -212,17 +218,13 @@ impl Servers {
         let things = self.finder.things().await.map_err(|e| failed(what(), e))?;
         let flavor = things.flavor(&boot.shape.flavor)?;
         let nics: Vec<Nic> = ports.iter().map(|port| Nic::Port(port.id.clone())).collect();
-        let image = boot.image.to_owned();
         let new = NewServer {
             name: boot.node,
             flavor: &flavor.id,
-            boot: match boot.shape.volume_gib {
-                None => BootDisk::Image(image),
-                Some(gib) => BootDisk::Volume { image, gib },
-            },
+            boot: disk,
             nics: &nics,
             security_groups: &[],
-            zone: self.zone(),
+            zone,
             key: Some(&identity.key_pair),
             config_drive: self.config.config_drive,
             user_data: identity.user_data.as_ref(),
@@ -237,9 +239,13 @@ impl Servers {
         zones.get(number % zones.len().max(1)).map(String::as_str)
     }
 
-    async fn become_active(&self, node: &str, id: &str) -> Result<(), ProviderError> {
+    async fn become_active(
+        &self,
+        node: &str,
+        id: &str,
+        asked: Instant,
+    ) -> Result<(), ProviderError> {
         let what = || format!("wait for the server {node} to become active");
-        let asked = Instant::now();
         let limit = self.config.launch_limit;
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
