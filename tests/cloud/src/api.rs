@@ -74,6 +74,12 @@ impl Api {
         })
     }
 
+    /// Whether the catalogue has a service of this type.
+    #[must_use]
+    pub fn has(&self, service: &str) -> bool {
+        self.endpoints.contains_key(service)
+    }
+
     /// What is there. `service` is a type of the catalogue (`compute`), `path` begins with a slash.
     ///
     /// # Errors
@@ -136,10 +142,10 @@ impl Api {
             _ => "",
         };
         let url = format!("{base}{version}{path}");
-        let headers = [
-            format!("X-Auth-Token: {}", self.token),
-            "OpenStack-API-Version: compute 2.61".to_owned(),
-        ];
+        // Cinder does not take others' versions.
+        let spoken = if service == "volumev3" { "volume 3.27" } else { "compute 2.61" };
+        let headers =
+            [format!("X-Auth-Token: {}", self.token), format!("OpenStack-API-Version: {spoken}")];
         Ok(call(method, &url, &headers, body)?.body)
     }
 }

@@ -37,6 +37,12 @@ pub enum Service {
     Glance,
     /// What knows where there is room.
     Placement,
+    /// Volumes: the API. There only while somebody has [`crate::Volumes`].
+    CinderApi,
+    /// What chooses the place of a volume.
+    CinderScheduler,
+    /// What makes volumes.
+    CinderVolume,
 }
 
 impl Service {
@@ -53,10 +59,13 @@ impl Service {
             Service::NeutronDhcp => "neutron-dhcp",
             Service::Glance => "glance-api",
             Service::Placement => "placement",
+            Service::CinderApi => "cinder-api",
+            Service::CinderScheduler => "cinder-scheduler",
+            Service::CinderVolume => "cinder-volume",
         }
     }
 
-    fn told(self, verb: &str) -> Result<()> {
+    pub(crate) fn told(self, verb: &str) -> Result<()> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stack/service.sh");
         let output = Command::new(script).args([verb, self.name()]).output()?;
         let said = [output.stdout, output.stderr].concat();
@@ -71,7 +80,7 @@ impl Service {
 }
 
 /// A destructor has nobody to tell an error to, and a test that fails already may not panic again.
-fn restored(what: Result<()>) {
+pub(crate) fn restored(what: Result<()>) {
     if let Err(why) = what {
         eprintln!("the cloud is not as it was: {why:#}");
     }
@@ -126,14 +135,14 @@ pub struct Quota {
 }
 
 /// Changes a quota of the tenant `ci`: `compute` knows `instances`, `cores`, `ram` (MiB), `network` knows `port`,
-/// `floatingip`, `network`, `router`, …
+/// `floatingip`, `network`, `router`, …, `volumev3` `volumes`, `gigabytes`.
 ///
 /// # Errors
 /// There is no such quota.
 pub fn quota(service: &'static str, resource: &str, limit: i64) -> Result<Quota> {
     let (admin, project) = (Api::admin()?, Api::ci()?.project);
     let (path, key) = match service {
-        "compute" => (format!("/os-quota-sets/{project}"), "quota_set"),
+        "compute" | "volumev3" => (format!("/os-quota-sets/{project}"), "quota_set"),
         _ => (format!("/quotas/{project}"), "quota"),
     };
     let before = admin.get(service, &path)?[key][resource].clone();

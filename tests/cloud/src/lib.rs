@@ -5,8 +5,10 @@ mod api;
 mod busy;
 mod fault;
 mod footprint;
+pub mod provider;
 mod server;
 mod site;
+mod volumes;
 
 pub use api::Api;
 pub use busy::{Busy, Refusal};
@@ -18,3 +20,4 @@ pub use fault::{
 pub use footprint::{Footprint, forget_key_pairs};
 pub use server::{FloatingAddress, KeyPair, Server, host_keys};
 pub use site::{BROKER, Process, SITE_OWNER, Site, TEST_BRIDGE, TeHost, host_config};
+pub use volumes::{Volumes, volumes};
