@@ -1,5 +1,5 @@
 #!/bin/bash
-# sandbox.sh STATE STACK: the sandbox's first process. Makes its mounts private and its own, then waits for ever: when it ends,
+# sandbox.sh STATE: the sandbox's first process. Makes its mounts private and its own, then waits for ever: when it ends,
 # all that is in here ends.
 set -euo pipefail
 
@@ -30,7 +30,7 @@ printf 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n' >/etc/libvirt/libvirtd.c
 # The share of volumes is a file system of its own, so that Nova sees that it is mounted; mount.nfs is ours.
 mkdir /run/cloud/volumes
 mount -t tmpfs -o mode=755 tmpfs /run/cloud/volumes
-mount -t overlay -o "lowerdir=$2/sbin:/usr/sbin" overlay /usr/sbin
+mount -t overlay -o lowerdir=/run/cloud/sbin:/usr/sbin overlay /usr/sbin
 ip link set lo up
 sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
 touch /run/cloud/sock/ready

@@ -17,7 +17,7 @@ fi
 # From nothing each time: no test sees what another left.
 find "$TOCI_CLOUD_STATE" -mindepth 1 -delete
 mkdir -p "$TOCI_CLOUD_STATE"/{pid,log,sock,lock,keys,tmp,images}
-cp -r "$HERE/etc" "$TOCI_CLOUD_STATE/etc"
+cp -r "$HERE"/{etc,sbin} "$TOCI_CLOUD_STATE"
 
 image="$HERE/../guest/image.sh"
 for role in node dead; do
@@ -26,7 +26,7 @@ for role in node dead; do
 done
 say "images of the guest"
 
-setsid unshare --mount --net --pid --ipc --fork --kill-child --mount-proc -- bash "$HERE/sandbox.sh" "$TOCI_CLOUD_STATE" "$HERE" \
+setsid unshare --mount --net --pid --ipc --fork --kill-child --mount-proc -- bash "$HERE/sandbox.sh" "$TOCI_CLOUD_STATE" \
     </dev/null >"$TOCI_CLOUD_STATE/log/sandbox.log" 2>&1 9>&- &
 outer=$!
 # Until down.sh knows its process id, a start that is interrupted takes it along.
