@@ -159,7 +159,9 @@ fn what_does_not_go_is_told(site: &Site, node: &Value) -> Result<()> {
     println!("gone after {:?}", begun.elapsed());
     ensure!(server_of(node)?.is_none(), "the pool says that it is gone, and it is there");
     let alerts = site.toci(&["alerts"])?;
-    ensure!(alerts["nodes"].as_array().is_some_and(Vec::is_empty), "{alerts:#}");
+    // Another one may have failed: its server waited for the compute node, which gives such ones up when it starts.
+    let mut told = alerts["nodes"].as_array().context("a list of nodes")?.iter();
+    ensure!(told.all(|alert| alert["node"] != id), "{alerts:#}");
     Ok(())
 }
 
