@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cloud_tests::provider::{label, refused, says, with_provider};
 use cloud_tests::{Api, Service, quota, stop, volumes, wait_for};
 use serde_json::{Value, json};
-use toci_edge::provider::Provider;
 use toci_edge::provider::openstack::OpenStackConfig;
+use toci_edge::provider::{Machine, Provider};
 
 /// Longest wait for what the cloud does in the background; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -32,7 +32,7 @@ fn by_hand<const N: usize>(metadata: [Value; N]) -> Result<[String; N]> {
     for (id, metadata) in ids.iter_mut().zip(metadata) {
         let body = json!({"volume": {"size": 1, "name": "by hand", "metadata": metadata}});
         let made = ci.post("volumev3", "/volumes", &body)?;
-        *id = made["volume"]["id"].as_str().context("an id")?.to_owned();
+        *id = text(&made["volume"]["id"])?.to_owned();
     }
     for id in &ids {
         until(id, "available")?;
@@ -49,51 +49,86 @@ fn until(id: &str, status: &str) -> Result<()> {
     })
 }
 
+/// A node's server and its volume, which it really lies on.
+async fn of_node(node: &str, machine: &Machine) -> Result<(Value, Value)> {
+    let servers = Api::ci()?.get("compute", &format!("/servers/detail?name=^{node}$"))?;
+    let server = servers["servers"][0].clone();
+    ensure!(server["image"] == "", "it boots from an image: {server}");
+    let of_it = |volume: &&Value| volume["metadata"]["toci_node"] == node;
+    let there = all()?;
+    let volume = there.iter().find(of_it).with_context(|| format!("{there:?}"))?.clone();
+    ensure!(volume["name"] == node && volume["size"] == 1, "{volume}");
+    ensure!(volume["status"] == "in-use", "{volume}");
+    ensure!(volume["attachments"][0]["device"] == "/dev/vda", "{volume}");
+    let attached = &server["os-extended-volumes:volumes_attached"];
+    ensure!(attached[0]["id"] == volume["id"], "{attached}: {volume}");
+    // Cinder's id is the disk's serial number.
+    let serial = says(machine, "cat /sys/block/vda/serial").await?;
+    ensure!(!serial.is_empty() && text(&volume["id"])?.starts_with(&serial), "{serial}: {volume}");
+    Ok((server, volume))
+}
+
+/// Deletes a server while Cinder is away: Nova cannot give its volume back, and never tries again.
+fn lose(server: &Value) -> Result<()> {
+    let ci = Api::ci()?;
+    let path = format!("/servers/{}", text(&server["id"])?);
+    let _stopped = stop(Service::CinderApi)?;
+    ci.delete("compute", &path)?;
+    wait_for("the server to be gone", LIMIT, || match ci.get("compute", &path) {
+        Err(error) if error.to_string().contains("404") => Ok(()),
+        other => bail!("{other:?}"),
+    })
+}
+
+/// An id, or another text of an answer.
+fn text(value: &Value) -> Result<&str> {
+    value.as_str().with_context(|| format!("{value} is no text"))
+}
+
 #[test]
-fn a_node_boots_from_a_volume_of_its_own() -> Result<()> {
+fn a_node_boots_from_a_volume_that_goes_with_it_or_by_its_mark_and_others_stay() -> Result<()> {
     let _volumes = volumes()?;
-    with_provider(
-        |settings| {
-            from_volumes(settings);
-            // Both have a zone of this name.
-            settings.zones = vec!["nova".into()];
-        },
-        async |provider| {
-            let node = "tiny-stack-1";
-            let begun = Instant::now();
-            let machine = provider.create(node, &label("tiny")?).await?;
-            println!("made and reached after {:?}", begun.elapsed());
-            let there = all()?;
-            let [booted] = there.as_slice() else { anyhow::bail!("not one volume: {there:?}") };
-            ensure!(booted["name"] == node && booted["metadata"]["toci_node"] == node, "{booted}");
-            ensure!(booted["status"] == "in-use" && booted["size"] == 1, "{booted}");
-            let servers = Api::ci()?.get("compute", "/servers/detail")?;
-            let server = &servers["servers"][0];
-            ensure!(server["image"] == "", "it boots from an image: {server}");
-            let attached = &server["os-extended-volumes:volumes_attached"];
-            ensure!(attached[0]["id"] == booted["id"], "{attached}: {booted}");
-            ensure!(booted["attachments"][0]["device"] == "/dev/vda", "{booted}");
-            // Cinder's id is the disk's serial number.
-            let serial = says(&machine, "cat /sys/block/vda/serial").await?;
-            let id = booted["id"].as_str().context("an id")?;
-            ensure!(!serial.is_empty() && id.starts_with(&serial), "{serial}: {booted}");
-            // What somebody has put beside it is not ours.
-            let [other] = by_hand([json!({})])?;
-            let path = format!(
-                "/servers/{}/os-volume_attachments",
-                server["id"].as_str().unwrap_or_default()
-            );
-            let body = json!({"volumeAttachment": {"volumeId": other}});
-            Api::ci()?.post("compute", &path, &body)?;
-            until(&other, "in-use")?;
-            let begun = Instant::now();
-            provider.delete(node, &machine.token).await?;
-            println!("deleted after {:?}", begun.elapsed());
-            let left = all()?;
-            ensure!(left.len() == 1 && left[0]["id"] == other.as_str(), "{left:?}");
-            Api::ci()?.delete("volumev3", &format!("/volumes/{other}"))
-        },
-    )
+    let change = |settings: &mut OpenStackConfig| {
+        from_volumes(settings);
+        // Both have a zone of this name.
+        settings.zones = vec!["nova".into()];
+    };
+    with_provider(change, async |provider| {
+        let (ci, tiny, begun) = (Api::ci()?, label("tiny")?, Instant::now());
+        let [first, second] = ["tiny-stack-1", "tiny-stack-2"];
+        let (one, two) =
+            tokio::join!(provider.create(first, &tiny), provider.create(second, &tiny));
+        let (one, two) = (one?, two?);
+        println!("two were made and reached after {:?}", begun.elapsed());
+        let (server, goes) = of_node(first, &one).await?;
+        let (lost, kept) = of_node(second, &two).await?;
+        let mark = |owner: &str| json!({"toci_owner": owner, "toci_provider": "stack", "toci_node": "tiny-stack-9"});
+        let [left, nobodys, somebodys] =
+            by_hand([mark("provider-test"), json!({}), mark("somebody")])?;
+        // What somebody has put beside a node's own is not ours.
+        let path = format!("/servers/{}/os-volume_attachments", text(&server["id"])?);
+        ci.post("compute", &path, &json!({"volumeAttachment": {"volumeId": nobodys}}))?;
+        until(&nobodys, "in-use")?;
+        let begun = Instant::now();
+        provider.delete(first, &one.token).await?;
+        println!("one was deleted after {:?}", begun.elapsed());
+        lose(&lost)?;
+        let kept = text(&kept["id"])?;
+        until(kept, "in-use").context("Nova has learned to give it back: nothing is shown")?;
+        let nodes = provider.list().await?;
+        ensure!(nodes.iter().eq(["tiny-stack-9"]), "one is lost, one was never known: {nodes:?}");
+        provider.delete("tiny-stack-9", "").await?;
+        provider.delete(second, &two.token).await?;
+        let there: Vec<Value> = all()?.iter().map(|volume| volume["id"].clone()).collect();
+        for gone in [text(&goes["id"])?, kept, &left] {
+            ensure!(!there.contains(&json!(gone)), "{gone} is left: {there:?}");
+        }
+        for other in [nobodys, somebodys] {
+            ensure!(there.contains(&json!(other)), "{other} was somebody else's");
+            ci.delete("volumev3", &format!("/volumes/{other}"))?;
+        }
+        Ok(())
+    })
 }
 
 #[test]
@@ -129,43 +164,6 @@ fn want_of_room_for_volumes_is_told_before_anything_else_is_made() -> Result<()>
         let error = refused(provider.create("huge-stack-1", &label("huge")?).await)?;
         ensure!(error.to_string().contains("No valid host was found"), "{error}");
         Ok(provider.delete("huge-stack-1", "").await?)
-    })
-}
-
-#[test]
-fn a_volume_that_was_left_behind_is_found_by_its_mark_and_others_stay() -> Result<()> {
-    let _volumes = volumes()?;
-    with_provider(from_volumes, async |provider| {
-        let ci = Api::ci()?;
-        let machine = provider.create("tiny-stack-1", &label("tiny")?).await?;
-        let kept = all()?[0]["id"].as_str().context("an id")?.to_owned();
-        {
-            // Nova cannot give a volume back while Cinder is away, and never tries again.
-            let _stopped = stop(Service::CinderApi)?;
-            let servers = ci.get("compute", "/servers")?;
-            let id = servers["servers"][0]["id"].as_str().context("an id")?.to_owned();
-            ci.delete("compute", &format!("/servers/{id}"))?;
-            wait_for("the server to be gone", LIMIT, || {
-                let servers = ci.get("compute", "/servers")?;
-                ensure!(servers["servers"].as_array().is_some_and(Vec::is_empty), "{servers}");
-                Ok(())
-            })?;
-        }
-        until(&kept, "in-use").context("Nova has learned to give it back: this test is over")?;
-        let mark = |owner: &str| json!({"toci_owner": owner, "toci_provider": "stack", "toci_node": "tiny-stack-9"});
-        let [left, nobodys, somebodys] =
-            by_hand([mark("provider-test"), json!({}), mark("somebody")])?;
-        let nodes = provider.list().await?;
-        ensure!(nodes.iter().eq(["tiny-stack-9"]), "one is lost, one was never known: {nodes:?}");
-        provider.delete("tiny-stack-9", "").await?;
-        provider.delete("tiny-stack-1", &machine.token).await?;
-        let there: Vec<Value> = all()?.iter().map(|volume| volume["id"].clone()).collect();
-        ensure!(!there.contains(&json!(left)) && !there.contains(&json!(kept)), "{there:?}");
-        for other in [nobodys, somebodys] {
-            ensure!(there.contains(&json!(other)), "somebody else's was deleted");
-            ci.delete("volumev3", &format!("/volumes/{other}"))?;
-        }
-        Ok(())
     })
 }
 
