@@ -79,14 +79,14 @@ struct AbsoluteLimits {
     absolute: RawLimits,
 }
 
-/// -1: no limit.
+/// -1: no limit. A cloud without quotas tells none, and what is used may be for administrators only.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawLimits {
-    max_total_volumes: i64,
-    total_volumes_used: i64,
-    max_total_volume_gigabytes: i64,
-    total_gigabytes_used: i64,
+    max_total_volumes: Option<i64>,
+    total_volumes_used: Option<i64>,
+    max_total_volume_gigabytes: Option<i64>,
+    total_gigabytes_used: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -155,13 +155,33 @@ impl Cloud {
     pub async fn volume_limits(&self) -> Result<VolumeLimits, CloudError> {
         let answer: LimitsAnswer = self.get(Service::Volume, "/limits").await?;
         let raw = answer.limits.absolute;
-        let pair = |used: i64, most: i64| QuotaUse {
-            used: u64::try_from(used).unwrap_or(0),
-            most: u64::try_from(most).ok(),
-        };
-        Ok(VolumeLimits {
-            volumes: pair(raw.total_volumes_used, raw.max_total_volumes),
-            gib: pair(raw.total_gigabytes_used, raw.max_total_volume_gigabytes),
-        })
+        Ok(raw.limits())
+    }
+}
+
+impl RawLimits {
+    fn limits(&self) -> VolumeLimits {
+        let count = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+        let pair = |used, most| QuotaUse { used: count(used).unwrap_or(0), most: count(most) };
+        VolumeLimits {
+            volumes: pair(self.total_volumes_used, self.max_total_volumes),
+            gib: pair(self.total_gigabytes_used, self.max_total_volume_gigabytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_what_a_cloud_tells() {
+        let of = |text: &str| serde_json::from_str::<RawLimits>(text).unwrap().limits();
+        assert_eq!(of("{}"), VolumeLimits::default());
+        let text = r#"{"maxTotalVolumes": 10, "maxTotalVolumeGigabytes": -1,
+            "totalVolumesUsed": 3, "totalGigabytesUsed": 120, "maxTotalBackups": 10}"#;
+        let (volumes, gib) =
+            (QuotaUse { used: 3, most: Some(10) }, QuotaUse { used: 120, most: None });
+        assert_eq!(of(text), VolumeLimits { volumes, gib });
     }
 }
