@@ -1,68 +1,37 @@
 //! Images of our own in the real Glance: uploaded, tried by a server that boots, used, built anew, kept, withdrawn, deleted.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cloud_tests::{Api, Footprint, forget_key_pairs};
+use cloud_tests::Api;
+use cloud_tests::provider::{label, says, with_provider};
 use serde_json::Value;
-use toci_core::id::Label;
 use toci_core::node::ImageState;
-use toci_edge::openstack::{Cloud, config};
 use toci_edge::provider::image::{ImageConfig, ImageSource};
 use toci_edge::provider::openstack::{
-    FlavorChoice, HostKeySource, ImageChoice, ImageFormat, OpenStack, OpenStackConfig, Shape,
+    HostKeySource, ImageChoice, ImageFormat, OpenStack, OpenStackConfig,
 };
 use toci_edge::provider::{ImageView, Provider};
 
 /// Longest wait for what the cloud does in the background; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Whose mark images and servers carry.
-const OWNER: &str = "image-test";
+const OWNER: &str = "provider-test";
 /// A disk that a node boots from, as an operator would have it.
 const FILE: &str = "/run/cloud/images/node.qcow2";
 
-fn label() -> Result<Label> {
-    Label::new("own").map_err(|_| anyhow::anyhow!("no label"))
-}
-
-/// A provider whose nodes boot from an image of ours. Glance keeps it raw, as Ceph wants it, and nodes are given their host
-/// keys, as where the cloud shows no consoles.
-fn settings(cloud: &Arc<Cloud>, state: &Path) -> Result<OpenStackConfig> {
-    let shape = Shape {
-        image: ImageChoice::Ours("own".into()),
-        flavor: FlavorChoice::Named("tiny".into()),
-        networks: vec!["private".into()],
-        volume_gib: None,
-    };
-    let image = ImageConfig {
-        source: ImageSource::File(FILE.into()),
-        rebuild: None,
-        keep: 2,
-        build_limit: LIMIT,
-    };
-    Ok(OpenStackConfig {
-        name: "stack".into(),
-        cloud: Arc::clone(cloud),
-        owner: Some(OWNER.into()),
-        state: state.join("state"),
-        built: state.join("built"),
-        user: "root".into(),
-        key: None,
-        host_key: HostKeySource::UserData,
-        floating_network: Some("public".into()),
-        security_groups: Vec::new(),
-        zones: Vec::new(),
-        config_drive: false,
-        user_data: None,
-        image_format: ImageFormat::Raw,
-        launch_limit: LIMIT,
-        boot_limit: LIMIT,
-        shapes: BTreeMap::from([(label()?, shape)]),
-        images: BTreeMap::from([("own".into(), image)]),
-    })
+/// Nodes boot from an image of ours. Glance keeps it raw, as Ceph wants it, and nodes are given their host keys, as where the
+/// cloud shows no consoles.
+fn ours(settings: &mut OpenStackConfig) {
+    let source = ImageSource::File(FILE.into());
+    let image = ImageConfig { source, rebuild: None, keep: 2, build_limit: LIMIT };
+    settings.images = BTreeMap::from([("own".into(), image)]);
+    settings.image_format = ImageFormat::Raw;
+    settings.host_key = HostKeySource::UserData;
+    for shape in settings.shapes.values_mut() {
+        shape.image = ImageChoice::Ours("own".into());
+    }
 }
 
 /// What Glance has of ours.
@@ -132,9 +101,8 @@ async fn lives(provider: &OpenStack) -> Result<()> {
     ensure!(in_glance()? == [format!("toci-{first} active raw")], "{:?}", in_glance()?);
     ensure!(provider.list().await?.is_empty(), "the try has left a server");
 
-    let machine = provider.create("own-stack-1", &label()?).await?;
-    let said = machine.session.run("a test", "hostname", b"", LIMIT).await?;
-    ensure!(said.text().trim() == "own-stack-1", "{}", said.text());
+    let machine = provider.create("tiny-stack-1", &label("tiny")?).await?;
+    ensure!(says(&machine, "hostname").await? == "tiny-stack-1");
 
     // One that is taken out of use stays while a node lies on it, and no longer; whatever is to be kept.
     let second = rebuilt(provider, &first).await?;
@@ -143,7 +111,7 @@ async fn lives(provider: &OpenStack) -> Result<()> {
     let stays =
         |view: &ImageView| view.image.id == first && view.image.state == ImageState::Withdrawn;
     ensure!(provider.images().iter().any(stays), "a node lies on it\n{}", told(provider));
-    provider.delete("own-stack-1", &machine.token).await?;
+    provider.delete("tiny-stack-1", &machine.token).await?;
     let gone = |id: &str| {
         let id = id.to_owned();
         move |images: &[ImageView]| images.iter().all(|view| view.image.id != id)
@@ -163,22 +131,13 @@ async fn lives(provider: &OpenStack) -> Result<()> {
 
 #[test]
 fn an_image_of_ours_is_uploaded_tried_used_replaced_and_withdrawn() -> Result<()> {
-    let before = Footprint::now()?;
-    let folder = tempfile::tempdir()?;
-    let cloud = Arc::new(Cloud::open(&config::Place::here(), Some("ci"), None)?);
-    let provider = OpenStack::new(self::settings(&cloud, folder.path())?, Arc::default());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let tested = runtime.block_on(async {
-        let tested = lives(&provider).await;
-        for node in provider.list().await? {
-            provider.delete(&node, "").await?;
-        }
-        // The last image of a recipe is never deleted by itself, nor is the key pair.
+    with_provider(ours, async |provider| {
+        let tested = lives(provider).await;
+        // The last image of a recipe is never deleted by itself.
+        let ci = Api::ci()?;
         for image in ours_in_glance()? {
-            cloud.delete_image(image["id"].as_str().context("an id")?).await?;
+            ci.delete("image", &format!("/images/{}", image["id"].as_str().context("an id")?))?;
         }
-        forget_key_pairs(OWNER)?;
         tested
-    });
-    tested.and(before.is_restored(LIMIT))
+    })
 }
