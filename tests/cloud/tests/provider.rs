@@ -7,14 +7,32 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use cloud_tests::provider::{label, refused, says, with_provider};
 use cloud_tests::{Api, Busy, Refusal, Service, quota, stop};
-use serde_json::json;
+use serde_json::{Value, json};
 use toci_edge::openstack::{CallCount, Cloud, Service as Kind, config};
 use toci_edge::provider::Provider;
 
+/// A group of the tenant that lets SSH in and nothing else; its id.
+fn only_ssh(ci: &Api) -> Result<String> {
+    let group = json!({"security_group": {"name": "only-ssh"}});
+    let made = ci.post("network", "/security-groups", &group)?;
+    let id = made["security_group"]["id"].as_str().context("an id")?.to_owned();
+    let rule = json!({
+        "security_group_id": id, "direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 22,
+    });
+    ci.post("network", "/security-group-rules", &json!({"security_group_rule": rule}))?;
+    Ok(id)
+}
+
 #[test]
 fn a_node_is_made_reached_found_again_and_deleted() -> Result<()> {
-    with_provider(
-        |_| {},
+    let ci = Api::ci()?;
+    let group = only_ssh(&ci)?;
+    let lived = with_provider(
+        |settings| {
+            settings.security_groups = vec!["only-ssh".into()];
+            settings.zones = vec!["nova".into()];
+            settings.config_drive = true;
+        },
         async |provider| {
             let node = "legs-stack-1";
             ensure!(provider.list().await?.is_empty());
@@ -24,8 +42,9 @@ fn a_node_is_made_reached_found_again_and_deleted() -> Result<()> {
             ensure!(says(&machine, "hostname").await? == node);
             let addresses = says(&machine, "ip -4 -o address show").await?;
             ensure!(addresses.contains(" 198.18.0."), "no leg on the test network: {addresses}");
-            let address = machine.address.context("an address")?.to_string();
-            ensure!(address.starts_with("203.0.113."), "{address} is no floating IP");
+            let address = machine.address.context("an address")?;
+            ensure!(address.to_string().starts_with("203.0.113."), "{address} is no floating IP");
+            is_as_wished(&ci, &group, node)?;
             ensure!(provider.list().await?.contains(node));
             let again = provider.find(node, &machine.token).await?.context("it is there")?;
             ensure!(again == machine);
@@ -38,7 +57,27 @@ fn a_node_is_made_reached_found_again_and_deleted() -> Result<()> {
             // Once more is no error.
             Ok(provider.delete(node, "").await?)
         },
-    )
+    );
+    let gone = ci.delete("network", &format!("/security-groups/{group}"));
+    lived.and(gone)
+}
+
+/// The zone, the config drive and the groups of a server are those of the settings.
+fn is_as_wished(ci: &Api, group: &str, node: &str) -> Result<()> {
+    let servers = ci.get("compute", &format!("/servers/detail?name={node}"))?;
+    let server = &servers["servers"][0];
+    ensure!(server["OS-EXT-AZ:availability_zone"] == "nova", "{server}");
+    ensure!(server["config_drive"] == "True", "{server}");
+    let id = server["id"].as_str().context("an id")?;
+    let ports = ci.get("network", &format!("/ports?device_id={id}"))?;
+    let groups: Vec<&Value> = ports["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|port| &port["security_groups"])
+        .collect();
+    ensure!(groups == [&json!([group]), &json!([group])], "{groups:?}");
+    Ok(())
 }
 
 #[test]
