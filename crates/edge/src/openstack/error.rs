@@ -45,7 +45,7 @@ pub enum CloudError {
         /// The service's words.
         said: String,
     },
-    /// Any other refusal (4xx).
+    /// Any other refusal (4xx), and what the cloud cannot do at all (501).
     #[error("{what}: refused with {status}: {said}{}", hint(*status))]
     Refused {
         /// The call.
@@ -188,7 +188,7 @@ impl CloudError {
             409 => CloudError::Conflict { what, said },
             429 | 503 => CloudError::Busy { what, status, said, retry_after },
             413 if retry_after.is_some() => CloudError::Busy { what, status, said, retry_after },
-            500.. => CloudError::Failed { what, status, said },
+            500 | 502.. => CloudError::Failed { what, status, said },
             _ => CloudError::Refused { what, status, said },
         }
     }
@@ -198,6 +198,7 @@ impl CloudError {
 fn hint(status: u16) -> &'static str {
     match status {
         403 => "; the user's roles do not allow it",
+        501 => "; nothing in this cloud does that for such a server",
         406 => "; the service is older than what is spoken here (Train, 2019)",
         _ => "",
     }

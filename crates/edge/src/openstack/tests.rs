@@ -179,12 +179,14 @@ async fn refusals_are_told_apart() {
         5 => Reply::new(400, r#"{"badRequest": {"message": "no such flavor", "code": 400}}"#),
         6 => Reply::new(404, ""),
         7 => Reply::new(413, r#"{"overLimit": {"code": 413, "message": "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. Requested 2G, quota is 1G and 1G has been consumed.", "retryAfter": "0"}}"#).header("retry-after", "0"),
+        // Nova on Ironic, asked for a console.
+        8 => Reply::new(501, r#"{"notImplemented": {"message": "The requested functionality is not supported.", "code": 501}}"#),
         _ => Reply::new(200, "[]"),
     })
     .await;
     let post = || session.post::<Value>(Service::Compute, "/servers", json!({}));
     let mut told = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..9 {
         let error = post().await.unwrap_err();
         let text = error.to_string();
         assert!(
@@ -195,6 +197,7 @@ async fn refusals_are_told_apart() {
             CloudError::OverQuota { .. } => "no room",
             CloudError::Refused { status: 403, .. } => "forbidden",
             CloudError::Refused { status: 400, .. } => "bad",
+            CloudError::Refused { status: 501, .. } => "never",
             CloudError::Conflict { .. } => "conflict",
             CloudError::NotFound { .. } => "not there",
             other => panic!("{other}"),
@@ -202,7 +205,17 @@ async fn refusals_are_told_apart() {
     }
     assert_eq!(
         told,
-        ["no room", "no room", "no room", "forbidden", "conflict", "bad", "not there", "no room"]
+        [
+            "no room",
+            "no room",
+            "no room",
+            "forbidden",
+            "conflict",
+            "bad",
+            "not there",
+            "no room",
+            "never"
+        ]
     );
     let odd = session.servers(&[]).await.unwrap_err();
     assert!(matches!(odd, CloudError::Unexpected { .. }), "{odd}");

@@ -30,6 +30,9 @@ const SSH_PORT: u16 = 22;
 /// Why a server is waited for at first.
 const UNTOLD: &str = "its console has not told its host key yet";
 
+/// Nova on Ironic says so.
+const NO_CONSOLE: &str = "a server of this flavor has no console to tell its host key on, as on bare metal: `host_key = \"user-data\"` gives it one";
+
 /// All servers of a provider.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -316,6 +319,9 @@ impl Servers {
                     Err(error) if error.may_pass() => last = ProviderError::new("", &error).why,
                     Err(error @ CloudError::NotFound { .. }) => {
                         last = ProviderError::new("", &error).why;
+                    }
+                    Err(CloudError::Refused { status: 501, .. }) => {
+                        return Err(ProviderError::said(what(), NO_CONSOLE));
                     }
                     Err(error) => return Err(failed(what(), error)),
                 }
