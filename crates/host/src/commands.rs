@@ -3,7 +3,7 @@
 use crate::agent::{self, AgentError, Ended, run_agent};
 use crate::bench;
 use crate::config::{Config, DEFAULT_PATH, Mode};
-use crate::first_boot::{FirstBootError, first_boot};
+use crate::first_boot::{Files, FirstBootError, first_boot};
 use crate::host::{Host, HostError};
 use crate::probe;
 use crate::sandbox::{
@@ -86,12 +86,8 @@ enum Sub {
     FirstBoot {
         #[command(flatten)]
         c: Configured,
-        /// File with the user data.
-        #[arg(long)]
-        user_data: PathBuf,
-        /// File with OpenStack's meta data: its keys may log in as root.
-        #[arg(long)]
-        meta_data: Option<PathBuf>,
+        #[command(flatten)]
+        files: Files,
     },
     /// Run a command inside the running sandbox, for example `virsh list --all`.
     Enter {
@@ -215,9 +211,8 @@ fn dispatch(command: Sub) -> anyhow::Result<ExitCode> {
             println!("{} is enrolled", config.name);
             Ok(ExitCode::SUCCESS)
         }
-        Sub::FirstBoot { c, user_data, meta_data } => {
-            let name =
-                runtime()?.block_on(first_boot(&c.config, &user_data, meta_data.as_deref()))?;
+        Sub::FirstBoot { c, files } => {
+            let name = runtime()?.block_on(first_boot(&c.config, &files))?;
             println!("{name} is enrolled");
             Ok(ExitCode::SUCCESS)
         }

@@ -79,12 +79,23 @@ fn folder_of(path: &Path) -> Result<(), StateError> {
     })
 }
 
-/// Writes the configuration and the operators' keys, and enrols. Safe to repeat; what is there already stays.
-pub async fn first_boot(
-    config_path: &Path,
-    user_data: &Path,
-    meta_data: Option<&Path>,
-) -> Result<HostId, FirstBootError> {
+/// Files that a first boot reads and writes besides its configuration.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Files {
+    /// File with the user data.
+    #[arg(long)]
+    pub user_data: PathBuf,
+    /// File with OpenStack's meta data: its keys may log in as root.
+    #[arg(long)]
+    pub meta_data: Option<PathBuf>,
+    /// Where an SSH host key goes that is in the user data.
+    #[arg(long)]
+    pub ssh_host_key: Option<PathBuf>,
+}
+
+/// Writes the configuration, the operators' keys and the SSH host key, and enrols. Safe to repeat; what is there already stays.
+pub async fn first_boot(config_path: &Path, files: &Files) -> Result<HostId, FirstBootError> {
+    let Files { user_data, meta_data, ssh_host_key } = files;
     let foreign = |path: &Path| {
         let path = path.to_owned();
         move |source| FirstBootError::Foreign { path, source }
@@ -99,6 +110,9 @@ pub async fn first_boot(
             state::write_private(place, keys.as_bytes())?;
         }
     }
+    if let (Some(place), Some(key)) = (ssh_host_key, &data.toci_host.ssh_host_key) {
+        give_host_key(place, key)?;
+    }
     let config = Config::parse(config_path, &data.toci_host.config)?;
     let state = StateDir::open(&config.state)?;
     if !state.root().join("credential").exists() {
@@ -109,6 +123,22 @@ pub async fn first_boot(
         state::write_private(config_path, data.toci_host.config.as_bytes())?;
     }
     Ok(config.name)
+}
+
+/// The key takes the place of the machine's own one. Its public half is no secret and is made from it again.
+fn give_host_key(place: &Path, key: &str) -> Result<(), StateError> {
+    if std::fs::read_to_string(place).is_ok_and(|there| there == key) {
+        return Ok(());
+    }
+    folder_of(place)?;
+    state::write_private(place, key.as_bytes())?;
+    let public = place.with_extension("pub");
+    match std::fs::remove_file(&public) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(StateError::Io { doing: "remove", path: public, source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 async fn enrolled(config: &Config, state: &StateDir, token: &str) -> Result<(), FirstBootError> {
@@ -125,5 +155,29 @@ async fn enrolled(config: &Config, state: &StateDir, token: &str) -> Result<(), 
         }
         attempt += 1;
         tokio::time::sleep(ENROL_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_given_host_key_replaces_the_machines_own_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("ssh/ssh_host_ed25519_key");
+        let public = place.with_extension("pub");
+        // There is none yet.
+        give_host_key(&place, "first").unwrap();
+        std::fs::write(&public, "of the first").unwrap();
+        give_host_key(&place, "second").unwrap();
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "second");
+        assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!public.exists(), "it is the public half of another key");
+        // A repeated first boot leaves what was made from it.
+        std::fs::write(&public, "of the second").unwrap();
+        give_host_key(&place, "second").unwrap();
+        assert!(public.exists());
     }
 }

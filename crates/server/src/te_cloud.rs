@@ -15,6 +15,7 @@ use toci_edge::openstack::{
 };
 use toci_edge::provider::console_told;
 use toci_edge::provider::openstack::{DELETE_AGAIN, DELETE_WAIT, told_host_key};
+pub use toci_edge::provider::{KeyPair, ProviderError, new_key_pair};
 
 /// How often a server that goes is looked at.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);

@@ -67,6 +67,9 @@ pub struct TeServerArgs {
     /// Key pair that may log in as root; without it nobody can
     #[arg(long, value_name = "NAME", requires = "cloud")]
     pub key_pair: Option<String>,
+    /// Make its SSH host key here and put it into the user data: for servers without a console to tell it on, such as bare metal
+    #[arg(long, requires = "cloud")]
+    pub give_host_key: bool,
     /// Availability zone
     #[arg(long, value_name = "ZONE", requires = "cloud")]
     pub availability_zone: Option<String>,

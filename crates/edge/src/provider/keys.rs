@@ -12,10 +12,11 @@ const SMALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// A key pair of SSH, as text.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::provider) struct KeyPair {
-    pub(in crate::provider) private: String,
+pub struct KeyPair {
+    /// In OpenSSH's form.
+    pub private: String,
     /// Algorithm and key, without a comment.
-    pub(in crate::provider) public: String,
+    pub public: String,
 }
 
 impl std::fmt::Debug for KeyPair {
@@ -43,6 +44,15 @@ pub(in crate::provider) async fn key_pair(folder: &Path) -> Result<KeyPair, Prov
         std::fs::remove_file(done).map_err(|e| ProviderError::new("remove a key", &e))?;
     }
     Ok(pair)
+}
+
+/// Makes a key pair that is kept nowhere.
+pub async fn new_key_pair() -> Result<KeyPair, ProviderError> {
+    let folder = std::env::temp_dir().join(format!("toci-key-{}", random_hex()?));
+    private_folder(&folder).map_err(|e| ProviderError::new("make a folder for a key", &e))?;
+    let pair = key_pair(&folder).await;
+    std::fs::remove_dir_all(&folder).map_err(|e| ProviderError::new("remove a key", &e))?;
+    pair
 }
 
 /// The public key of a private one.

@@ -23,6 +23,7 @@ use crate::openstack::CallCount;
 pub use crate::source::Work;
 pub use boot::console_told;
 pub use error::ProviderError;
+pub use keys::{KeyPair, new_key_pair};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -21,6 +21,9 @@ pub struct HostData {
     pub config: String,
     /// The one-time token that it introduces itself with.
     pub token: String,
+    /// Private SSH host key, in OpenSSH's form: of a server that has no console to tell its own one on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_key: Option<String>,
 }
 
 impl fmt::Debug for HostData {
@@ -51,7 +54,12 @@ mod tests {
     #[test]
     fn user_data_comes_through_and_does_not_show_its_token() {
         let (config, token) = ("name = \"t\"\n".to_owned(), "secret".to_owned());
-        let data = UserData { toci_host: HostData { config, token } };
+        let mut data = UserData { toci_host: HostData { config, token, ssh_host_key: None } };
+        let text = serde_json::to_string(&data).unwrap();
+        // Images of before know no key.
+        assert!(!text.contains("ssh_host_key"));
+        assert_eq!(serde_json::from_str::<UserData>(&text).unwrap(), data);
+        data.toci_host.ssh_host_key = Some("secret\n".into());
         let text = serde_json::to_string(&data).unwrap();
         assert_eq!(serde_json::from_str::<UserData>(&text).unwrap(), data);
         assert!(!format!("{data:?}").contains("secret"));

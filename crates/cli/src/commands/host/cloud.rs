@@ -17,7 +17,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use toci_client::api::ApiClient;
 use toci_core::deploy::{OnCloud, ServerStep, ServerWish, plan_server};
-use toci_server::te_cloud::{KnownShape, ServerShape, TeCloud, TeCloudError};
+use toci_server::te_cloud::{KnownShape, ServerShape, TeCloud, TeCloudError, new_key_pair};
 use toci_wire::api::{Connection, EnrolTokenRequest};
 use toci_wire::te_host::{Destination, HostData, UserData};
 use tokio::io::AsyncWriteExt as _;
@@ -169,7 +169,7 @@ impl Site<'_> {
         for step in steps.iter() {
             story.tell(&step.to_string());
             let data = match step {
-                ServerStep::Server => Some(self.user_data(host, found).await?),
+                ServerStep::Server => Some(self.user_data(host, found, story).await?),
                 ServerStep::OwnPort | ServerStep::TestPort { .. } | ServerStep::FloatingIp => None,
             };
             let made = self.cloud.make(host, step, &self.shape, found, data).await;
@@ -179,14 +179,29 @@ impl Site<'_> {
     }
 
     /// What the server finds at its first boot: its configuration, and a token that is good for that boot.
-    async fn user_data(&self, host: &str, found: &OnCloud) -> Result<String> {
+    async fn user_data(&self, host: &str, found: &OnCloud, story: &mut Story) -> Result<String> {
         let config = self.config(host, found)?;
         check(&self.program, self.template, &config).await?;
         let ttl_s = Some(self.args.server.boot_within.as_secs());
         let request = EnrolTokenRequest { host: Some(host.to_owned()), ttl_s };
         let token = self.client.create_enrol_token(&request).await?.token;
-        let data = UserData { toci_host: HostData { config: config.text, token } };
+        let ssh_host_key = match self.args.server.give_host_key {
+            true => Some(self.new_host_key(host, found, story).await?),
+            false => None,
+        };
+        let data = UserData { toci_host: HostData { config: config.text, token, ssh_host_key } };
         serde_json::to_string(&data).map_err(|e| CliError::failed("write user data", &e))
+    }
+
+    /// A host key for a server that cannot tell its own one: the private half. The public one is remembered at once, for
+    /// who is interrupted asks again.
+    async fn new_host_key(&self, host: &str, found: &OnCloud, story: &mut Story) -> Result<String> {
+        let pair = new_key_pair().await.map_err(|e| CliError::failed("make a host key", &e))?;
+        story.tell(&format!("its host key: {}", pair.public));
+        if let Some(way) = self.way(host, found, Some(pair.public)) {
+            inventory::remember(host, &self.args.ssh, &way)?;
+        }
+        Ok(pair.private)
     }
 
     fn config(&self, host: &str, found: &OnCloud) -> Result<HostConfig> {
@@ -208,7 +223,7 @@ impl Site<'_> {
                 return target.bring(json, &self.args.apply, &mut story).await.map(drop);
             }
         } else {
-            story.tell("its console has not told its host key: SSH wants --host-key");
+            story.tell("its console has not told its host key: SSH wants --host-key (--give-host-key makes one for a new server)");
         }
         let testenvs = settle::ready(self.client, host, ready_within, &mut story).await?;
         if json {
@@ -262,8 +277,11 @@ impl Site<'_> {
         let destination = Destination { user: USER.to_owned(), host: address, port: SSH_PORT };
         let ssh = &self.args.ssh;
         // What was said before is not forgotten.
-        let key = inventory::way(host, ssh).map_or(ssh.ssh_key.clone(), |way| way.key);
-        let host_key = host_key.or_else(|| ssh.host_key.clone())?;
+        let known = inventory::way(host, ssh).ok();
+        let key = known.as_ref().map_or_else(|| ssh.ssh_key.clone(), |way| way.key.clone());
+        let known = known.filter(|way| way.destination == destination);
+        let known = known.and_then(|way| way.host_key);
+        let host_key = host_key.or_else(|| ssh.host_key.clone()).or(known)?;
         Some(Way { destination, key, known_hosts: None, host_key: Some(host_key) })
     }
 }
