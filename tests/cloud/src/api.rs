@@ -142,10 +142,13 @@ impl Api {
             _ => "",
         };
         let url = format!("{base}{version}{path}");
-        // Cinder does not take others' versions.
-        let spoken = if service == "volumev3" { "volume 3.27" } else { "compute 2.61" };
-        let headers =
-            [format!("X-Auth-Token: {}", self.token), format!("OpenStack-API-Version: {spoken}")];
+        // Each service has versions of its own, and some do not take others'.
+        let spoken = match service {
+            "volumev3" => "OpenStack-API-Version: volume 3.27",
+            "baremetal" => "X-OpenStack-Ironic-API-Version: 1.78",
+            _ => "OpenStack-API-Version: compute 2.61",
+        };
+        let headers = [format!("X-Auth-Token: {}", self.token), spoken.to_owned()];
         Ok(call(method, &url, &headers, body)?.body)
     }
 }

@@ -5,6 +5,7 @@ mod api;
 mod busy;
 mod fault;
 mod footprint;
+mod metal;
 pub mod provider;
 mod server;
 mod site;
@@ -18,6 +19,7 @@ pub use fault::{
     token_lifetime,
 };
 pub use footprint::{Footprint, forget_key_pairs};
+pub use metal::{BareMetal, METAL_FLAVOR, METAL_NETWORK};
 pub use server::{FloatingAddress, KeyPair, Server, host_keys};
 pub use site::{BROKER, Process, SITE_OWNER, Site, TEST_BRIDGE, TeHost, host_config};
 pub use volumes::{Volumes, volumes};

@@ -274,6 +274,21 @@ look_every_s = 3
         Process::start(name, setpriv, self.path(&format!("{name}.log")))
     }
 
+    /// Does beside the cloud what an image of `toci host image build` does when a server boots: with the user data that it was
+    /// given it becomes a TE host, enrols, and serves until this is dropped.
+    ///
+    /// # Errors
+    /// It does not enrol, or not start.
+    pub fn first_boot(&self, name: &str, user_data: &str) -> Result<Process> {
+        let file = self.path(&format!("{name}.data"));
+        fs::write(&file, user_data)?;
+        let file = file.display().to_string();
+        let config = self.path(&format!("{name}.toml")).display().to_string();
+        let first_boot = ["toci-host", "first-boot", "--user-data", &file, "--config", &config];
+        self.spawn(&format!("{name}-first-boot"), &first_boot)?.ends(READY_LIMIT)?;
+        self.spawn(name, &["toci-host", "run", "--config", &config])
+    }
+
     /// What `toci --json` answers.
     ///
     /// # Errors

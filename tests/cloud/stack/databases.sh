@@ -6,7 +6,7 @@ set -euo pipefail
 # shellcheck source=tests/cloud/stack/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-PACKAGES="keystone glance-common placement-common nova-common neutron-common cinder-common mariadb-server"
+PACKAGES="keystone glance-common placement-common nova-common neutron-common cinder-common ironic-common mariadb-server"
 etc=$CLOUD/etc
 log=$CLOUD/log
 
@@ -45,6 +45,8 @@ neutron_database() { neutron-db-manage --config-file "$etc/neutron.conf" --confi
 
 cinder_database() { cinder-manage --config-file "$etc/cinder.conf" db sync; }
 
+ironic_database() { ironic-dbsync --config-file "$etc/ironic.conf" create_schema; }
+
 make_databases() {
     local database job jobs=''
     say "making the databases, which is done once"
@@ -52,10 +54,10 @@ make_databases() {
         >$log/mariadb-install.log 2>&1 || fail "mariadb-install-db: $(tail -n 3 $log/mariadb-install.log)"
     "$HERE/service.sh" start mariadb
     "$HERE/service.sh" ready mariadb
-    for database in keystone glance placement nova_api nova nova_cell0 neutron cinder; do
+    for database in keystone glance placement nova_api nova nova_cell0 neutron cinder ironic; do
         query "create database $database character set utf8"
     done
-    for database in keystone glance_placement nova neutron cinder; do
+    for database in keystone glance_placement nova neutron cinder ironic; do
         (
             set -e
             "${database}_database"

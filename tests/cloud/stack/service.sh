@@ -8,7 +8,7 @@ set -euo pipefail
 SERVICES="mariadb rabbitmq ovsdb ovs-vswitchd taps virtlogd libvirtd keystone placement glance-api nova-conductor nova-scheduler
     nova-api nova-compute neutron-server neutron-l2 neutron-dhcp neutron-l3 neutron-metadata"
 # What only some tests start.
-MORE="cinder-api cinder-scheduler cinder-volume"
+MORE="cinder-api cinder-scheduler cinder-volume ironic-api ironic-conductor ironic-http redfish nova-metal neutron-metal"
 # Longest wait until a service does its work, in seconds; the machine may be busy.
 READY_LIMIT=300
 etc=$CLOUD/etc
@@ -65,20 +65,30 @@ become() {
         ;;
     glance-api) exec glance-api --config-file $etc/glance-api.conf ;;
     cinder-*) exec "$1" --config-file $etc/cinder.conf ;;
+    ironic-http) exec /usr/bin/python3 -m http.server --bind 0.0.0.0 --directory $CLOUD/metal/http 8070 ;;
+    ironic-*) exec "$1" --config-file $etc/ironic.conf ;;
+    redfish) PYTHONPATH=$CLOUD/images/site exec /usr/bin/python3 -c 'from sushy_tools.emulator.main import main; main()' --config $etc/redfish.conf ;;
+    nova-metal) exec nova-compute --config-file $etc/nova.conf --config-file $etc/nova-metal.conf ;;
     nova-*) exec "$1" --config-file $etc/nova.conf ;;
     neutron-server) exec neutron-server $neutron --config-file $etc/ml2.ini ;;
     neutron-l2) exec neutron-openvswitch-agent $neutron --config-file $etc/ml2.ini --config-file $etc/openvswitch.ini ;;
+    neutron-metal) exec ironic-neutron-agent $neutron --config-file $etc/neutron-metal.ini ;;
     neutron-*) exec "$1-agent" $neutron --config-file "$etc/${1#neutron-}.ini" ;;
     *) fail "no service is called $1; there are: $SERVICES $MORE" ;;
     esac
 }
 
 answers() { curl -s -o /dev/null --max-time 5 "http://127.0.0.1:$1/"; }
-# fresh TABLE COLUMN BINARY: the service has told its heartbeat since it was started.
+# fresh TABLE COLUMN BINARY [HOST]: the service has told its heartbeat since it was started.
 fresh() {
     local since
     since=$(stat -c %Y "$CLOUD/pid/$name")
-    [ "$(query "set time_zone = '+00:00'; select count(*) from $1 where \`binary\` = '$3' and $2 > from_unixtime($since)")" = 1 ]
+    [ "$(query "set time_zone = '+00:00'; select count(*) from $1 where \`binary\` = '$3' and host like '${4:-cloud1}%' and $2 > from_unixtime($since)")" = 1 ]
+}
+
+# has_told_all_machines: Neutron can bind ports of each of Ironic's machines.
+has_told_all_machines() {
+    [ "$(query "select count(*) > 0 and count(*) = (select count(*) from neutron.agents a join ironic.nodes n on a.host = n.uuid) from ironic.nodes")" = 1 ]
 }
 
 # works NAME: whether it does its work.
@@ -98,8 +108,14 @@ works() {
     neutron-server) answers 9696 ;;
     cinder-api) answers 8776 ;;
     cinder-*) fresh cinder.services updated_at "$1" ;;
+    ironic-api) curl -sf --max-time 5 http://127.0.0.1:6385/ ;;
+    ironic-conductor) [ "$(query 'select count(*) from ironic.conductors c join ironic.conductor_hardware_interfaces i on i.conductor_id = c.id where c.online and i.interface_type = "network"')" = 1 ] ;;
+    ironic-http) answers 8070 ;;
+    redfish) curl -sf --max-time 5 http://127.0.0.1:8001/redfish/v1/Systems ;;
+    nova-metal) fresh nova.services updated_at nova-compute metal1 ;;
     nova-*) fresh nova.services updated_at "$1" ;;
     neutron-l2) fresh neutron.agents heartbeat_timestamp neutron-openvswitch-agent ;;
+    neutron-metal) has_told_all_machines ;;
     neutron-*) fresh neutron.agents heartbeat_timestamp "$1-agent" ;;
     esac
 }
@@ -116,7 +132,12 @@ start)
     echo $! >"$CLOUD/pid/$name"
     ;;
 become) become "$name" ;;
-ready) wait_for $READY_LIMIT "$name" works "$name" ;;
+ready)
+    # One that has ended at once is not waited for.
+    works_or_ended() { ! is_alive "$name" || works "$name"; }
+    wait_for $READY_LIMIT "$name" works_or_ended
+    is_alive "$name" || fail "$name has ended: $CLOUD/log/$name.out"
+    ;;
 stop)
     to_all CONT "$name"
     to_all KILL "$name"

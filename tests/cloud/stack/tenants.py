@@ -9,6 +9,7 @@ SERVICES = (
     ("placement", "placement", "http://127.0.0.1:8778"),
     # Only a test that needs volumes starts the service, and has it in the catalogue meanwhile.
     ("cinder", None, None),
+    ("ironic", "baremetal", "http://127.0.0.1:6385"),
 )
 
 

@@ -24,6 +24,8 @@ for role in node dead; do
     "$image" "$role" "$TOCI_CLOUD_STATE/images/$role.qcow2" >"$TOCI_CLOUD_STATE/log/image-$role.log" 2>&1 ||
         fail "the guest's image: $(tail -n 3 "$TOCI_CLOUD_STATE/log/image-$role.log")"
 done
+"$HERE/../metal/agent.sh" "$TOCI_CLOUD_STATE/images" >"$TOCI_CLOUD_STATE/log/agent.log" 2>&1 ||
+    say "there will be no bare metal: $(tail -n 1 "$TOCI_CLOUD_STATE/log/agent.log")"
 say "images of the guest"
 
 setsid unshare --mount --net --pid --ipc --fork --kill-child --mount-proc -- bash "$HERE/sandbox.sh" "$TOCI_CLOUD_STATE" \

@@ -79,7 +79,7 @@ fn deployed(site: &Site, key: &KeyPair, deploy: &[&str]) -> Result<()> {
     known_by_their_ports()
 }
 
-/// Does what the image does when the server boots: reads its user data, enrols, serves.
+/// Does what the image does when the server boots.
 fn boot(site: &Site, name: &str, key: &KeyPair, deploying: &mut Process) -> Result<Process> {
     let ci = Api::ci()?;
     let id = wait_for("the server to be there", LIMIT, || {
@@ -100,12 +100,7 @@ fn boot(site: &Site, name: &str, key: &KeyPair, deploying: &mut Process) -> Resu
     let data = wait_for("the user data", LIMIT, || key.ssh(floating, &host_keys, USER_DATA))?;
     // From here on the second card is our bridge's, as on a machine that is a TE host.
     key.ssh(floating, &host_keys, "ip link set eth1 down")?;
-    let (file, config) = (site.path(&format!("{name}.data")), site.path(&format!("{name}.toml")));
-    fs::write(&file, data)?;
-    let (file, config) = (file.display().to_string(), config.display().to_string());
-    let first_boot = ["toci-host", "first-boot", "--user-data", &file, "--config", &config];
-    site.spawn(&format!("{name}-first-boot"), &first_boot)?.ends(LIMIT)?;
-    site.spawn(name, &["toci-host", "run", "--config", &config])
+    site.first_boot(name, &data)
 }
 
 /// A host's port is the server's own; that of its seed is made for it. (The bridge beside the cloud has not the server's MAC,
