@@ -132,13 +132,7 @@ fn give_host_key(place: &Path, key: &str) -> Result<(), StateError> {
     }
     folder_of(place)?;
     state::write_private(place, key.as_bytes())?;
-    let public = place.with_extension("pub");
-    match std::fs::remove_file(&public) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(StateError::Io { doing: "remove", path: public, source })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    state::remove(&place.with_extension("pub"))
 }
 
 async fn enrolled(config: &Config, state: &StateDir, token: &str) -> Result<(), FirstBootError> {
