@@ -170,7 +170,9 @@ impl Site<'_> {
         git(&work, &["add", "greeting"]).unwrap();
         git(&work, &["commit", "-q", "-m", "change"]).unwrap();
         git(&work, &["push", "-q", "../git/org/a.git", "HEAD:refs/changes/01/1/1"]).unwrap();
-        self.admin().poke("local").await.unwrap();
+        // The server may just have been started.
+        let poke = async || self.admin().poke("local").await.map_err(|e| e.to_string());
+        self.until("the server is told", poke).await;
     }
 
     /// The only run in this state.
