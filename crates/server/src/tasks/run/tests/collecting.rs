@@ -146,7 +146,8 @@ async fn a_node_that_is_lost_while_it_is_looked_at_ends_the_run() {
     world.want(&[&wish]);
     let mine = dir.path().join("runs").join(wish.run.to_string()).join("logs/mine.txt");
     within("the job's own logs", async {
-        while !mine.exists() {
+        // It is there before it is whole.
+        while std::fs::read_to_string(&mine).unwrap_or_default() != "mine\n" {
             tokio::task::yield_now().await;
         }
     })
