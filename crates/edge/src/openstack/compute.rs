@@ -219,14 +219,21 @@ struct Id {
     id: String,
 }
 
+/// What Nova and Cinder put around the limits of a project.
 #[derive(Deserialize)]
-struct LimitsAnswer {
-    limits: AbsoluteLimits,
+pub(super) struct LimitsAnswer<T> {
+    limits: AbsoluteLimits<T>,
 }
 
 #[derive(Deserialize)]
-struct AbsoluteLimits {
-    absolute: RawLimits,
+struct AbsoluteLimits<T> {
+    absolute: T,
+}
+
+impl<T> LimitsAnswer<T> {
+    pub(super) fn absolute(self) -> T {
+        self.limits.absolute
+    }
 }
 
 /// -1: no limit.
@@ -292,8 +299,8 @@ impl Cloud {
 
     /// What the project may have, and has.
     pub async fn limits(&self) -> Result<Limits, CloudError> {
-        let answer: LimitsAnswer = self.get(Service::Compute, "/limits").await?;
-        let raw = answer.limits.absolute;
+        let answer: LimitsAnswer<RawLimits> = self.get(Service::Compute, "/limits").await?;
+        let raw = answer.absolute();
         let pair =
             |used: i64, most: i64| (u64::try_from(used).unwrap_or(0), u64::try_from(most).ok());
         Ok(Limits {

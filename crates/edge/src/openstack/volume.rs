@@ -1,6 +1,6 @@
 //! Cinder: volumes that servers boot from.
 
-use super::compute::there;
+use super::compute::{LimitsAnswer, there};
 use super::error::CloudError;
 use super::network::QuotaUse;
 use super::session::{Cloud, Service};
@@ -67,16 +67,6 @@ pub struct VolumeLimits {
 #[derive(Deserialize)]
 struct OneVolume {
     volume: Volume,
-}
-
-#[derive(Deserialize)]
-struct LimitsAnswer {
-    limits: AbsoluteLimits,
-}
-
-#[derive(Deserialize)]
-struct AbsoluteLimits {
-    absolute: RawLimits,
 }
 
 /// -1: no limit. A cloud without quotas tells none, and what is used may be for administrators only.
@@ -153,9 +143,8 @@ impl Cloud {
 
     /// What the project may have of volumes, and has.
     pub async fn volume_limits(&self) -> Result<VolumeLimits, CloudError> {
-        let answer: LimitsAnswer = self.get(Service::Volume, "/limits").await?;
-        let raw = answer.limits.absolute;
-        Ok(raw.limits())
+        let answer: LimitsAnswer<RawLimits> = self.get(Service::Volume, "/limits").await?;
+        Ok(answer.absolute().limits())
     }
 }
 
