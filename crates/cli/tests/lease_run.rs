@@ -309,7 +309,7 @@ async fn errors_are_told_also_quietly_and_codes_do_not_need_a_reader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_a_lease_ends_the_whole_command() {
-    let world = World::start(1).await;
+    let mut world = World::start(1).await;
     // Expired: what the command started goes too, though it ignores TERM.
     let script = "(trap '' TERM; echo $BASHPID >$OUT; exec sleep 600) & wait";
     let mut run = world.start_run(&["--timeout", "2s", "--grace", "1s"], script);
@@ -324,6 +324,15 @@ async fn the_end_of_a_lease_ends_the_whole_command() {
     world.admin.revoke(&id, &Revoke { reason: "needed elsewhere".into() }).await.unwrap();
     assert_eq!(world.code_of(&mut run).await, 114, "{}", world.said());
     assert!(world.said().contains("needed elsewhere"), "{}", world.said());
+    gone(&command).await;
+    fs::remove_file(world.path("out")).unwrap();
+
+    // Expired while the server is away: our own clock says so.
+    let mut run = world.start_run(&["-q", "--timeout", "2s"], LONG);
+    let command = world.out().await;
+    world.server = None;
+    assert_eq!(world.code_of(&mut run).await, 112, "{}", world.said());
+    assert!(world.said().contains("by the clock of this machine"), "{}", world.said());
     gone(&command).await;
     assert_eq!(world.data_files(), 0);
 }

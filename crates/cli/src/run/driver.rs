@@ -69,6 +69,7 @@ pub async fn run(client: &ApiClient, args: &RunArgs, json: bool) -> Result<ExitC
         grace_over: None,
         running: None,
         files: Vec::new(),
+        end_is_told: false,
     };
     let code = driver.drive(news, interrupts).await;
     followers.iter().for_each(JoinHandle::abort);
@@ -112,6 +113,7 @@ struct Driver<'a> {
     grace_over: Option<Instant>,
     running: Option<Running>,
     files: Vec<DataFile>,
+    end_is_told: bool,
 }
 
 /// Sleeps until a moment, or for ever when there is none.
@@ -150,7 +152,7 @@ impl Driver<'_> {
                 signal = interrupts.next() => Some(Event::Signal(signal)),
                 Some(item) = news.recv() => self.hear(item),
                 () = at(self.grace_over) => { self.grace_over = None; Some(Event::GraceOver) }
-                () = at(self.deadline) => { self.deadline = None; Some(Event::TimeOver) }
+                () = at(self.deadline) => Some(self.time_is_over()),
                 () = at(next_line) => None,
             };
         }
@@ -188,16 +190,27 @@ impl Driver<'_> {
             self.progress.json(&self.lease);
         }
         if state.is_over() && changed {
-            self.progress.problem(&format!(
-                "lease {} is {}: {}",
-                self.lease.id,
-                word(&state),
-                self.lease.reason
-            ));
+            let reason = self.lease.reason.clone();
+            self.tell_end(state, &reason);
         }
         let waited_long_enough = state == LeaseState::Refused
             && self.args.wait_timeout.is_some_and(|limit| self.asked.elapsed() >= limit);
         Some(if waited_long_enough { Event::WaitedLongEnough } else { Event::Lease(state) })
+    }
+
+    /// By our own clock, before the server has said so.
+    fn time_is_over(&mut self) -> Event {
+        self.deadline = None;
+        self.tell_end(LeaseState::Expired, "its time is over, by the clock of this machine");
+        Event::TimeOver
+    }
+
+    /// Why the command is ended, or does not begin: told once, whoever noticed first.
+    fn tell_end(&mut self, state: LeaseState, reason: &str) {
+        if !std::mem::replace(&mut self.end_is_told, true) {
+            let said = format!("lease {} is {}: {reason}", self.lease.id, word(&state));
+            self.progress.problem(&said);
+        }
     }
 
     async fn carry_out(&mut self, effect: Effect) -> Option<u8> {
