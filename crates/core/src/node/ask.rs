@@ -2,6 +2,7 @@
 
 use super::fit::Fit;
 use super::model::NodeState;
+use super::plan::ELSEWHERE;
 use super::policy::{COUNT_MAX, HISTORY_MAX, REQUESTS_MAX};
 use super::pool::{Entry, Outcome, Pool, Provider};
 use crate::id::{Label, NodeId, ProviderName, RunId};
@@ -199,13 +200,20 @@ impl Pool {
             self.give_back(run);
             return;
         }
-        self.release(run, "its run goes on elsewhere: more of its nodes cannot be made here");
+        self.release(run, ELSEWHERE);
     }
 
     /// Where a run has nodes.
     pub(super) fn place_of(&self, run: RunId) -> Option<&ProviderName> {
         let of_run = |e: &&Entry| e.row.state.run() == Some(run);
         self.nodes.values().find(of_run).map(|e| &e.row.provider)
+    }
+
+    /// Where a run has some of its nodes, and how many it lacks there; none when it has none or all.
+    pub(super) fn lacking(&self, run: RunId) -> Option<(&ProviderName, &Label, usize)> {
+        let (waiter, place) = (self.requests.get(&run)?, self.place_of(run)?);
+        let need = (waiter.request.count as usize).checked_sub(self.nodes_of(run).len())?;
+        (need > 0).then_some((place, &waiter.label, need))
     }
 
     /// How many nodes of a label are ready at a provider.

@@ -1,12 +1,15 @@
 //! Who gets which node, and which nodes are to be built: worked out anew after each event, from nothing but what is.
 
-use super::ask::Rank;
 use super::fit::Fit;
 use super::model::NodeState;
 use super::pool::{Entry, Pool, Provider};
 use super::settings::Amount;
 use crate::id::{Label, NodeId, ProviderName, RunId};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Why nodes go that a run has.
+pub(super) const ELSEWHERE: &str =
+    "its run goes on elsewhere: more of its nodes cannot be made here";
 
 /// What is left at a provider while requests are gone through.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ struct Round<'a> {
     demand: BTreeMap<&'a Label, u64>,
     hand: Vec<(NodeId, RunId)>,
     build: Vec<(ProviderName, Label)>,
+    /// Runs that give back what they have and go on elsewhere.
+    leave: Vec<RunId>,
     /// Room that requests could not find.
     unmet: Vec<(&'a ProviderName, &'a Label)>,
 }
@@ -61,7 +66,10 @@ impl Pool {
         let evicted = round.make_room();
         round.min_ready();
         let spare = round.spare();
-        let (hand, build) = (round.hand, round.build);
+        let (hand, build, leave) = (round.hand, round.build, round.leave);
+        for run in leave {
+            self.release(run, ELSEWHERE);
+        }
         for (id, run) in hand {
             let job = self.requests.get(&run).map(|w| w.request.job.clone()).unwrap_or_default();
             if let Some(entry) = self.nodes.get_mut(&id) {
@@ -101,50 +109,65 @@ impl<'a> Round<'a> {
                 | NodeState::Deleting => {}
             }
         }
-        let (hand, build, unmet) = (Vec::new(), Vec::new(), Vec::new());
-        Round { pool, rooms, shelves, demand, hand, build, unmet }
+        let (hand, build) = (Vec::new(), Vec::new());
+        let (leave, unmet) = (Vec::new(), Vec::new());
+        Round { pool, rooms, shelves, demand, hand, build, leave, unmet }
     }
 
     fn requests(&mut self) {
         let pool = self.pool;
+        let waiting = pool.requests.iter().filter(|(_, waiter)| !waiter.resumes);
+        let waiting = waiting.map(|(run, waiter)| (waiter.rank(), *run));
+        let (mut begun, mut rest): (Vec<_>, Vec<_>) =
+            waiting.partition(|(_, run)| pool.place_of(*run).is_some());
         // Who has some of its nodes already goes first: it gives nothing back before it has all, so whoever waited for
         // those would wait for ever.
-        let mut order: Vec<(bool, Rank, RunId)> = pool
-            .requests
-            .iter()
-            .filter(|(_, waiter)| !waiter.resumes)
-            .map(|(run, waiter)| (pool.nodes_of(*run).is_empty(), waiter.rank(), *run))
-            .collect();
-        order.sort_unstable();
-        for (_, _, run) in order {
-            self.request(run);
+        begun.sort_unstable();
+        for (rank, run) in begun {
+            let Some((place, label, need)) = pool.lacking(run) else { continue };
+            if self.is_stuck(place, label, need) {
+                rest.push((rank, run));
+            }
+            self.serve(run, place, label, need);
+        }
+        rest.sort_unstable();
+        for (_, run) in rest {
+            self.begin_somewhere(run);
         }
     }
 
-    fn request(&mut self, run: RunId) {
+    /// Serves a run with all of its nodes at one provider. One that has some already goes only where it gets them soon,
+    /// and gives back what it has.
+    fn begin_somewhere(&mut self, run: RunId) {
         let pool = self.pool;
         let Some(waiter) = pool.requests.get(&run) else { return };
-        let label = &waiter.label;
-        let have = pool.nodes_of(run);
-        let need = (waiter.request.count as usize).saturating_sub(have.len());
-        if need == 0 {
-            return;
-        }
-        let place = have.first().and_then(|id| pool.node(*id)).map(|node| &node.provider);
+        let (label, count) = (&waiter.label, waiter.request.count);
+        let (place, need) = (pool.place_of(run), count as usize);
         // Where it does not fit nobody keeps room for it: others may have that.
-        let able = |name: &ProviderName, p: &Provider| match p.fit(label, waiter.request.count) {
+        let able = |name: &ProviderName, p: &Provider| match p.fit(label, count) {
             Some(Fit::Fits | Fit::Unknown) => true,
             Some(Fit::Taken(_) | Fit::Never(_)) => pool.ready_at(name, label) >= need,
             None => false,
         };
-        let candidates: Vec<&ProviderName> = match place {
-            Some(place) => vec![place],
-            None => pool.providers.iter().filter(|(n, p)| able(n, p)).map(|(n, _)| n).collect(),
-        };
-        let best = candidates.into_iter().min_by_key(|name| self.badness(name, label, need));
-        if let Some(best) = best {
-            self.serve(run, best, label, need);
+        let able = pool.providers.iter().filter(|(n, p)| place != Some(*n) && able(n, p));
+        let best = able.map(|(n, _)| n).min_by_key(|name| self.badness(name, label, need));
+        let Some(best) = best else { return };
+        if place.is_some() {
+            let (waits, ..) = self.badness(best, label, need);
+            if waits > 0 || self.is_silent(best) {
+                return;
+            }
+            self.leave.push(run);
         }
+        self.serve(run, best, label, need);
+    }
+
+    /// Whether nobody knows when so many nodes more will be there.
+    fn is_stuck(&self, name: &'a ProviderName, label: &'a Label, need: usize) -> bool {
+        let there = self.shelves.get(&(name, label)).map_or(0, Shelf::counted_on);
+        let paused = self.pool.providers.get(name).is_none_or(|p| p.row.paused.is_some());
+        let hangs = self.is_silent(name) || self.late(name, label) > 0;
+        there < need as u64 && (paused || hangs || self.is_full(name, label))
     }
 
     /// The smaller the better: all of it soon, by a provider that does not hang; then most of it ready now, then where

@@ -41,6 +41,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Runs that ask for nodes, of which some turn out to be dead.
+fn use_of_nodes() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => (0..18_u128, 0..3_u8).prop_map(|(run, precedence)| Step::Ask(run, precedence)),
+        6 => (0..20_usize, prop::bool::weighted(0.8)).prop_map(|(n, well)| Step::Work(n, well)),
+    ]
+}
+
 const LABELS: [&str; 3] = ["a", "b", "c"];
 const PROVIDERS: [&str; 2] = ["p", "q"];
 
@@ -174,5 +182,43 @@ proptest! {
             let known: BTreeSet<String> = world.pool.nodes().filter(|n| n.provider == provider).map(|n| n.name.clone()).collect();
             prop_assert_eq!(&world.machines[&provider], &known);
         }
+    }
+    /// A provider never answers again, its builds never end, and nodes of it are dead when a run is to have them.
+    #[test]
+    fn a_broken_region_keeps_nobody_waiting(
+        broken in 0..2_usize,
+        mut steps in prop::collection::vec(step(), 0..40),
+        then in prop::collection::vec(use_of_nodes(), 0..80),
+    ) {
+        let mut world = World::new(settings((6, 6), 100));
+        let mut live = BTreeSet::new();
+        steps.extend(then);
+        for step in steps {
+            take(&mut world, step, &mut live);
+        }
+        let (broken, well) = (provider_name(PROVIDERS[broken]), provider_name(PROVIDERS[1 - broken]));
+        let _ = world.on(pause(well.as_str(), false));
+        world.room(well.as_str(), servers(9), servers(9));
+        // A run that had its nodes there before the server died waits for them: they may be alive.
+        let resumes = |run: &u128, world: &World| {
+            let why = world.pool.waiting(RunId(*run));
+            why.is_some_and(|why| why.starts_with("its provider is asked"))
+        };
+        for _ in 0..200 {
+            world.list(&broken, false);
+            world.list(&well, true);
+            while world.work_where(|node| node.provider == well, true)
+                || world.work_where(|node| node.provider == broken && matches!(node.state, NodeState::Handing(_)), false)
+            {}
+            let over: Vec<RunId> = world.outcomes.keys().copied().collect();
+            for run in over {
+                world.outcomes.remove(&run);
+                live.remove(&run.0);
+                world.on(Event::GiveBack(run)).unwrap();
+            }
+            world.pass(60);
+        }
+        live.retain(|run| !resumes(run, &world));
+        prop_assert!(live.is_empty(), "{live:?} wait: {:?}", live.iter().map(|r| world.pool.waiting(RunId(*r))).collect::<Vec<_>>());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::world::{World, label, labels, provider, provider_name};
 use crate::id::{NodeId, RunId};
+use crate::layout::Precedence;
 use crate::node::{Amount, Event, NodeState, Outcome, ProviderSpec, Settings};
 
 const NOTHING: Amount = Amount { servers: u64::MAX, cpus: u64::MAX, memory_mib: u64::MAX };
@@ -143,6 +144,79 @@ fn a_region_that_falls_silent_delays_nobody() {
     w.ask(2, "a", 1).unwrap();
     w.work_off();
     assert_eq!(w.served(2), Some(&[NodeId(1)][..]));
+}
+
+/// Two regions; a run for two nodes has one at p, for the other one was dead.
+fn half_served(servers_of_q: u64) -> World {
+    let mut w = world(0, vec![cloud("p", 3), cloud("q", servers_of_q)]);
+    w.list(&provider_name("p"), true);
+    w.ask(1, "a", 2).unwrap();
+    while w.pool.nodes().any(|n| n.state.run().is_none()) {
+        w.work(0, true);
+    }
+    assert_eq!(places(&w), ["p handing", "p handing"]);
+    for (id, well) in [(1, true), (2, false)] {
+        let node = w.pool.node(NodeId(id)).unwrap().clone();
+        w.work_on(&node, well);
+    }
+    w.list(&provider_name("q"), true);
+    assert_eq!(places(&w), ["p in_use", "p deleting", "p building"]);
+    w
+}
+
+#[test]
+fn a_run_with_some_nodes_at_a_region_that_falls_silent_goes_elsewhere() {
+    let mut w = half_served(2);
+    w.list(&provider_name("p"), false);
+    let moved = ["p deleting", "p deleting", "p building", "q building", "q building"];
+    assert_eq!(places(&w), moved);
+    let of_q: Vec<NodeId> =
+        w.pool.nodes().filter(|n| n.provider.as_str() == "q").map(|n| n.id).collect();
+    for _ in 0..3 {
+        for id in &of_q {
+            let node = w.pool.node(*id).unwrap().clone();
+            w.work_on(&node, true);
+        }
+    }
+    assert_eq!(w.served(1), Some(&of_q[..]));
+}
+
+#[test]
+fn so_does_one_whose_region_is_paused_is_full_or_hangs() {
+    let pause = |w: &mut World| {
+        let (by, reason) = ("ann".into(), "x".into());
+        w.on(Event::PauseProvider { provider: provider_name("p"), by, reason }).unwrap();
+        let node = w.pool.node(NodeId(3)).unwrap().clone();
+        w.work_on(&node, false);
+    };
+    let fill = |w: &mut World| {
+        w.on(Event::NoRoom { node: NodeId(3), reason: "no room".into() }).unwrap();
+    };
+    let wait: fn(&mut World) = |w| w.pass(300);
+    for break_it in [&pause as &dyn Fn(&mut World), &fill, &wait] {
+        let mut w = half_served(2);
+        break_it(&mut w);
+        let places = places(&w);
+        assert_eq!(places[3..], ["q building", "q building"], "{places:?}");
+        assert!(places[..2].iter().all(|place| place == "p deleting"), "{places:?}");
+    }
+}
+
+#[test]
+fn nobody_gives_nodes_up_for_a_region_that_has_no_room_now() {
+    let mut w = half_served(1);
+    w.list(&provider_name("p"), false);
+    assert_eq!(places(&w), ["p in_use", "p deleting", "p building"]);
+    // Whoever is before it has that room.
+    let mut w = half_served(2);
+    w.ask_as(2, "a", 1, Precedence::High).unwrap();
+    w.list(&provider_name("p"), false);
+    w.pass(60);
+    assert_eq!(places(&w), ["p in_use", "p deleting", "p building", "q building"]);
+    w.list(&provider_name("p"), true);
+    w.work_off();
+    let nodes = w.served(1).unwrap();
+    assert!(nodes.contains(&NodeId(1)), "it kept what it had: {nodes:?}");
 }
 
 #[test]

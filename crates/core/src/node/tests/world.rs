@@ -208,6 +208,16 @@ impl World {
         true
     }
 
+    /// Does one piece of what is wanted for such nodes; false when there is nothing to do.
+    pub(super) fn work_where(&mut self, such: impl Fn(&Node) -> bool, well: bool) -> bool {
+        let wanted: Wanted = self.pool.wanted();
+        let nodes = wanted.builds.iter().chain(&wanted.tests).chain(&wanted.hand_overs);
+        let mut nodes = nodes.chain(&wanted.deletes).filter_map(|id| self.pool.node(*id));
+        let Some(node) = nodes.find(|node| such(node)).cloned() else { return false };
+        self.work_on(&node, well);
+        true
+    }
+
     pub(super) fn work_on(&mut self, node: &Node, well: bool) {
         let id = node.id;
         let ok = |why: &str| if well { Ok(()) } else { Err(why.to_owned()) };
