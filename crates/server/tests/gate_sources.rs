@@ -4,9 +4,9 @@
 
 mod common;
 
+use common::git::git;
 use common::{World, config, eventually};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 use toci_client::api::ClientError;
 use toci_edge::source::git::{GitConfig, Place};
@@ -45,20 +45,6 @@ fn layout() -> String {
     text
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "git {arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 /// A server with three sources, each with a repository of the same name.
 struct Hosts {
     world: World,
@@ -71,11 +57,11 @@ impl Hosts {
             let (bare, work) = (bare(folder.path(), name), work(folder.path(), name));
             std::fs::create_dir_all(&bare).unwrap();
             std::fs::create_dir_all(&work).unwrap();
-            git(&bare, &["init", "-q", "--bare", "--initial-branch=master"]);
-            git(&work, &["init", "-q", "--initial-branch=master"]);
-            git(&work, &["remote", "add", "origin", bare.to_str().unwrap()]);
-            git(&work, &["commit", "-q", "--allow-empty", "-m", &format!("begin {name}")]);
-            git(&work, &["push", "-q", "origin", "master"]);
+            git(&bare, &["init", "-q", "--bare", "--initial-branch=master"]).unwrap();
+            git(&work, &["init", "-q", "--initial-branch=master"]).unwrap();
+            git(&work, &["remote", "add", "origin", bare.to_str().unwrap()]).unwrap();
+            git(&work, &["commit", "-q", "--allow-empty", "-m", &format!("begin {name}")]).unwrap();
+            git(&work, &["push", "-q", "origin", "master"]).unwrap();
         }
         let path = folder.path().join("layout.yaml");
         std::fs::write(&path, layout()).unwrap();
@@ -119,19 +105,20 @@ impl Hosts {
     fn propose(&self, source: &str, number: u64, message: &str) -> String {
         let work = work(self.folder(), source);
         std::fs::write(work.join(format!("file{number}")), message).unwrap();
-        git(&work, &["add", "."]);
-        git(&work, &["commit", "-q", "-m", message]);
-        git(&work, &["push", "-q", "origin", &format!("HEAD:refs/changes/{number:02}/{number}/1")]);
-        git(&work, &["rev-parse", "HEAD"])
+        git(&work, &["add", "."]).unwrap();
+        git(&work, &["commit", "-q", "-m", message]).unwrap();
+        git(&work, &["push", "-q", "origin", &format!("HEAD:refs/changes/{number:02}/{number}/1")])
+            .unwrap();
+        git(&work, &["rev-parse", "HEAD"]).unwrap()
     }
 
     fn approve(&self, source: &str, number: u64, times: u32) {
         let vote = format!("HEAD:refs/approvals/{number}/1/approved/bob{times}/1");
-        git(&work(self.folder(), source), &["push", "-q", "origin", &vote]);
+        git(&work(self.folder(), source), &["push", "-q", "origin", &vote]).unwrap();
     }
 
     fn master(&self, source: &str) -> String {
-        git(&bare(self.folder(), source), &["rev-parse", "master"])
+        git(&bare(self.folder(), source), &["rev-parse", "master"]).unwrap()
     }
 
     async fn ended(&self, pipeline: &str, subject: &str, end: &str) -> EndedItem {
@@ -163,9 +150,11 @@ async fn projects_and_numbers_of_several_sources_do_not_meet() {
     hosts.ended("check-other", "other:1,1", "succeeded").await;
     for name in ["local", "other"] {
         let arguments = ["for-each-ref", "--format=%(refname)", "refs/approvals"];
-        eventually("the vote", async || match git(&bare(hosts.folder(), name), &arguments) {
-            votes if votes == "refs/approvals/1/1/verified/toci/1" => Ok(()),
-            votes => Err(votes),
+        eventually("the vote", async || {
+            match git(&bare(hosts.folder(), name), &arguments).unwrap() {
+                votes if votes == "refs/approvals/1/1/verified/toci/1" => Ok(()),
+                votes => Err(votes),
+            }
         })
         .await;
     }
@@ -173,7 +162,7 @@ async fn projects_and_numbers_of_several_sources_do_not_meet() {
     let heads = async |path: &str| {
         let url = format!("http://{}/p/{path}", hosts.world.running.api[0]);
         let folder = hosts.folder().to_owned();
-        let asked = move || git(&folder, &["ls-remote", &url, "refs/zuul/master/*"]);
+        let asked = move || git(&folder, &["ls-remote", &url, "refs/zuul/master/*"]).unwrap();
         tokio::task::spawn_blocking(asked).await.unwrap()
     };
     assert!(heads("org/a").await.starts_with(&one), "the first source's");
@@ -198,7 +187,8 @@ async fn a_change_may_need_one_of_another_source() {
     let tested = |name: &str| {
         let mirror = hosts.folder().join("mirrors").join(name).join(format!("{PROJECT}.git"));
         let refs =
-            git(&mirror, &["for-each-ref", "--format=%(refname) %(objectname)", "refs/zuul"]);
+            git(&mirror, &["for-each-ref", "--format=%(refname) %(objectname)", "refs/zuul"])
+                .unwrap();
         let pairs = refs.lines().filter_map(|line| line.split_once(' '));
         pairs.map(|(name, commit)| (name.to_owned(), commit.to_owned())).collect::<Vec<_>>()
     };
@@ -236,7 +226,7 @@ async fn a_source_that_is_away_holds_up_only_what_needs_it() {
         if source.state == "down" { Ok(()) } else { Err(format!("{source:?}")) }
     })
     .await;
-    git(&work(hosts.folder(), "local"), &["reset", "-q", "--hard", "HEAD~1"]);
+    git(&work(hosts.folder(), "local"), &["reset", "-q", "--hard", "HEAD~1"]).unwrap();
     hosts.propose("local", 3, "Needs nothing");
     hosts.ended("check-local", "local:3,1", "succeeded").await;
     hosts.propose("third", 4, "Neither");
@@ -256,7 +246,7 @@ async fn what_vanishes_ends_its_own_items_only() {
     hosts.ended("check-third", "third:3,1", "succeeded").await;
     std::fs::rename(bare(hosts.folder(), "third"), hosts.folder().join("away")).unwrap();
     let another = hosts.folder().join("third/org/b.git");
-    git(hosts.folder(), &["init", "-q", "--bare", another.to_str().unwrap()]);
+    git(hosts.folder(), &["init", "-q", "--bare", another.to_str().unwrap()]).unwrap();
     let state = async || hosts.world.admin.sources().await.unwrap().remove(2);
     eventually("the source to say so", async || match state().await {
         said if said.last_malformed == "the repository of org/a is gone" => Ok(()),
@@ -270,7 +260,7 @@ async fn what_vanishes_ends_its_own_items_only() {
     }
     // `org/b` is no project of the layout: its changes are nobody's business, and others are heard.
     let pushed = ["push", "-q", another.to_str().unwrap(), "HEAD:refs/changes/09/9/1"];
-    git(&work(hosts.folder(), "third"), &pushed);
+    git(&work(hosts.folder(), "third"), &pushed).unwrap();
     hosts.propose("other", 4, "Goes on");
     hosts.ended("check-other", "other:4,1", "succeeded").await;
     hosts.world.running.stop().await.unwrap();

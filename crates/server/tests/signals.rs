@@ -5,6 +5,7 @@
 mod common;
 
 use common::eventually;
+use common::git::git;
 use common::process::server;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -118,16 +119,6 @@ fn until(stderr: &mut BufReader<ChildStderr>, head: &str) -> String {
     }
 }
 
-fn git(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("git")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("git runs (Debian package git)");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn furnish(folder: &Path) {
     // Apart from the numbers of other tests' sandboxes.
     let first = 40_000 + std::process::id() % 1000 * 8;
@@ -140,20 +131,21 @@ fn furnish(folder: &Path) {
     std::fs::write(folder.join("toci.toml"), text).unwrap();
     std::fs::write(folder.join("layout.yaml"), LAYOUT).unwrap();
     std::fs::create_dir_all(folder.join("git/org/a.git")).unwrap();
-    git(&folder.join("git/org/a.git"), &["init", "-q", "--bare", "--initial-branch=master"]);
+    git(&folder.join("git/org/a.git"), &["init", "-q", "--bare", "--initial-branch=master"])
+        .unwrap();
     let work = folder.join("work");
     std::fs::create_dir_all(&work).unwrap();
-    git(&work, &["init", "-q", "--initial-branch=master"]);
-    git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]);
-    git(&work, &["push", "-q", "../git/org/a.git", "master"]);
+    git(&work, &["init", "-q", "--initial-branch=master"]).unwrap();
+    git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]).unwrap();
+    git(&work, &["push", "-q", "../git/org/a.git", "master"]).unwrap();
 }
 
 fn propose(folder: &Path, number: u32) {
     let work = folder.join("work");
-    git(&work, &["checkout", "-q", "-B", "change", "master"]);
-    git(&work, &["commit", "-q", "--allow-empty", "-m", &format!("change {number}")]);
+    git(&work, &["checkout", "-q", "-B", "change", "master"]).unwrap();
+    git(&work, &["commit", "-q", "--allow-empty", "-m", &format!("change {number}")]).unwrap();
     let target = format!("HEAD:refs/changes/0{number}/{number}/1");
-    git(&work, &["push", "-q", "../git/org/a.git", &target]);
+    git(&work, &["push", "-q", "../git/org/a.git", &target]).unwrap();
 }
 
 fn has_begun(run: &Run) -> bool {

@@ -1,13 +1,13 @@
 //! GitHub for tests: REST as far as toci uses it, with check runs and pull requests that are remembered, and repositories
 //! that can be fetched (as plain files: git's dumb protocol needs no more).
 
+use crate::common::git::git;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 /// Longest body that is read, in bytes.
@@ -51,20 +51,6 @@ impl Drop for Hub {
     }
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(["-c", "user.name=Mona", "-c", "user.email=mona@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "git {arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 /// A pull request as REST and webhooks show it.
 pub(crate) fn pull(project: &str, number: u64, head: &str) -> Value {
     json!({
@@ -102,11 +88,12 @@ impl Hub {
             git(
                 &folder,
                 &["init", "-q", "--bare", "--initial-branch=main", bare.to_str().unwrap()],
-            );
-            git(&work, &["init", "-q", "--initial-branch=main"]);
-            git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]);
-            git(&work, &["push", "-q", bare.to_str().unwrap(), "main"]);
-            git(&bare, &["update-server-info"]);
+            )
+            .unwrap();
+            git(&work, &["init", "-q", "--initial-branch=main"]).unwrap();
+            git(&work, &["commit", "-q", "--allow-empty", "-m", "begin"]).unwrap();
+            git(&work, &["push", "-q", bare.to_str().unwrap(), "main"]).unwrap();
+            git(&bare, &["update-server-info"]).unwrap();
         }
         let projects = projects.iter().map(|(name, id)| ((*name).to_owned(), *id)).collect();
         let known = Arc::new(Mutex::new(Known { projects, ..Known::default() }));
@@ -123,12 +110,12 @@ impl Hub {
         let work = self.shelf.folder.join("work").join(project);
         let bare = self.shelf.folder.join(format!("web/{project}.git"));
         std::fs::write(work.join("file"), text).unwrap();
-        git(&work, &["add", "."]);
-        git(&work, &["commit", "-q", "-m", text]);
+        git(&work, &["add", "."]).unwrap();
+        git(&work, &["commit", "-q", "-m", text]).unwrap();
         let target = format!("HEAD:refs/pull/{number}/head");
-        git(&work, &["push", "-q", bare.to_str().unwrap(), &target]);
-        git(&bare, &["update-server-info"]);
-        let head = git(&work, &["rev-parse", "HEAD"]);
+        git(&work, &["push", "-q", bare.to_str().unwrap(), &target]).unwrap();
+        git(&bare, &["update-server-info"]).unwrap();
+        let head = git(&work, &["rev-parse", "HEAD"]).unwrap();
         let found = pull(project, number, &head);
         self.known().pulls.push((project.to_owned(), number, found));
         head

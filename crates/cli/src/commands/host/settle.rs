@@ -59,12 +59,16 @@ pub(super) async fn leases(client: &ApiClient, name: &str) -> Result<Vec<String>
     Ok(leases)
 }
 
-/// Grants nothing more on it and waits until nobody uses it. Whether it has to be undrained again.
+/// Grants nothing more on it and waits until nobody uses it; as before when that does not come. Whether it has to be
+/// undrained again.
 pub(super) async fn drain(client: &ApiClient, name: &str, story: &mut Story) -> Result<bool> {
     let was_draining = host(client, name).await?.is_some_and(|h| h.draining);
     client.drain_host(name).await?;
-    free(client, name, DRAIN_WAIT_MAX, story).await?;
-    Ok(!was_draining)
+    let free = free(client, name, DRAIN_WAIT_MAX, story).await;
+    if free.is_err() && !was_draining {
+        client.undrain_host(name).await?;
+    }
+    free.map(|()| !was_draining)
 }
 
 /// Waits until nobody uses it.
