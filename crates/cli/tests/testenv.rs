@@ -197,7 +197,7 @@ fn a_second_client_waits_and_a_killed_one_frees_the_environment_soon() {
         end_of("the first client", &lab, &mut first.0);
         wait_for("the command to die with its client", || is_running(&command), |runs| !runs);
         assert_eq!(end_of("the second client", &lab, &mut second.0), 0, "{}", lab.logs());
-        assert!(killed.elapsed() < Duration::from_secs(15), "{kind:?}: {:?}", killed.elapsed());
+        assert!(killed.elapsed() < Duration::from_secs(30), "{kind:?}: {:?}", killed.elapsed());
     }
 }
 
@@ -212,7 +212,7 @@ fn the_environment_is_taken_away_when_its_time_is_over() {
         let mut client = lab.client(false, "a", &["-t", "2"], script);
         let inner = lab.out("a");
         assert_eq!(end_of("the client", &lab, &mut client.0), 137, "{}", lab.logs());
-        assert!(started.elapsed() < Duration::from_secs(12), "{kind:?}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(30), "{kind:?}: {:?}", started.elapsed());
         wait_for("the rest of the group to end", || is_running(&inner), |runs| !runs);
         let mut next = lab.client(false, "b", &[], "true");
         assert_eq!(end_of("the next client", &lab, &mut next.0), 0, "{}", lab.logs());

@@ -17,7 +17,7 @@ use toci_edge::source::git::{GitConfig, GitSource, Place};
 use toci_edge::source::{Cursors, Heard, Source, SourceError, SourceReport};
 use tokio::sync::mpsc;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct Host {
     folder: TempDir,

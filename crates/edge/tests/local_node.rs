@@ -8,7 +8,7 @@ use toci_edge::node::console::{Lines, Mask};
 use toci_edge::node::local::LocalNode;
 use toci_edge::node::{SessionError, Step};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A number for each test of this process, so that their users differ.
 fn number() -> u16 {

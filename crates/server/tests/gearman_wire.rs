@@ -166,7 +166,7 @@ fn a_dear_peer_waits_for_itself_and_loses_nothing() {
         assert_eq!(dear.hear(), "NO_JOB");
     }
     writing.join().unwrap().unwrap();
-    assert!(slowest < Duration::from_secs(2), "{slowest:?} beside a peer that costs");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?} beside a peer that costs");
 }
 
 #[test]

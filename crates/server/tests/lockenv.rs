@@ -185,7 +185,7 @@ async fn a_client_that_is_killed_frees_its_te_and_its_place_in_the_queue() {
     holder.child.kill().await.unwrap();
     all_ready(&world, 1).await;
     println!("a killed client's TE was ready again after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test(flavor = "multi_thread")]

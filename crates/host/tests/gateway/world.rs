@@ -14,7 +14,11 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 /// No step of a test takes longer.
-pub(crate) const STEP_MAX: Duration = Duration::from_secs(30);
+pub(crate) const STEP_MAX: Duration = Duration::from_secs(60);
+
+/// How long it may take here until a session is cut. The promise is 1 s; a busy machine gets more. A session that is not
+/// cut goes on for ever.
+pub(crate) const CUT_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
     pub(crate) folder: TempDir,

@@ -19,7 +19,7 @@ use toci_wire::api::{
 };
 
 /// Longest wait for anything in these tests.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server with everything in a folder of its own.
 pub(crate) struct World {

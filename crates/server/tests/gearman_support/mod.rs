@@ -14,7 +14,7 @@ use toci_server::broker::{BrokerHandle, BrokerOptions, BrokerServer, start};
 use toci_wire::gearman::{Frame, PACKET_MAX_BYTES, decode_message, encode_request, frame};
 
 /// Longest wait for anything; the machine may be busy.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A broker in this process; stopped at the end.
 pub(crate) struct Served {
