@@ -1,7 +1,7 @@
 //! Providers that hang or refuse, beside one that is well.
 
 use super::{LIMIT, count, first_number, parts, request, store, until};
-use crate::tasks::node::{NodePool, PROVIDER_JOBS_MAX, PoolParts};
+use crate::tasks::node::{GUARD, NodePool, PROVIDER_JOBS_MAX, PoolParts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ struct Faulty {
     builds_hang: AtomicBool,
     deletes_fail: AtomicBool,
     deletes_hang: AtomicBool,
+    is_silent: AtomicBool,
 }
 
 impl Faulty {
@@ -30,6 +31,7 @@ impl Faulty {
             builds_hang: AtomicBool::new(false),
             deletes_fail: AtomicBool::new(false),
             deletes_hang: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
         })
     }
 }
@@ -63,6 +65,10 @@ impl Provider for Faulty {
     }
 
     fn list(&self) -> Work<'_, Result<BTreeSet<String>, ProviderError>> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            let error = ProviderError::said("list its machines", "no route to host");
+            return Box::pin(std::future::ready(Err(error)));
+        }
         self.local.list()
     }
 
@@ -125,6 +131,36 @@ async fn a_run_gets_its_node_elsewhere_when_builds_hang_where_most_is_free() {
     let providers = pool.providers().await.unwrap();
     let told = &providers.iter().find(|p| p.name == "cloud").unwrap().problems;
     assert_eq!(*told, ["1 builds of sandbox take longer than 0 s"]);
+}
+
+#[tokio::test]
+async fn a_run_with_one_of_its_nodes_at_a_provider_that_falls_silent_goes_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Faulty::new(3);
+    let pool = with_cloud(parts(2, 2), &cloud, 3);
+    let pool = NodePool::start(store(folder.path()).await, pool).await.unwrap();
+    let here = ProviderName::new("here").unwrap();
+    pool.pause_provider(here.clone(), "ann".into(), "not yet".into()).await.unwrap();
+    for node in pool.nodes().await.unwrap().iter().filter(|node| node.provider == "here") {
+        pool.delete(node.id.parse().unwrap()).await.unwrap();
+    }
+    until(&pool, "two are ready", |n| count(n, api::NodeState::Ready) == 2).await;
+    // One of them is no good, and the cloud makes no other one.
+    let lies = pool.look(|state| state.machines.values().next().map(|m| m.session.clone()));
+    let lie = format!("mkdir -p /var/tmp/toci; touch {GUARD}");
+    lies.await.unwrap().unwrap().run("lie", &lie, b"", LIMIT).await.unwrap();
+    cloud.builds_hang.store(true, Ordering::Relaxed);
+    cloud.is_silent.store(true, Ordering::Relaxed);
+    let run = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.take(request(1, 2)).await }
+    });
+    until(&pool, "it has one", |n| count(n, api::NodeState::InUse) == 1).await;
+    pool.resume_provider(here).await.unwrap();
+    let taken = tokio::time::timeout(LIMIT, run).await.unwrap().unwrap().unwrap();
+    let places: Vec<&str> = taken.iter().map(|node| node.provider.as_str()).collect();
+    assert_eq!(places, ["here", "here"]);
+    until(&pool, "the other one is given back", |n| count(n, api::NodeState::InUse) == 2).await;
 }
 
 #[tokio::test]
