@@ -64,6 +64,9 @@ pub(super) async fn leases(client: &ApiClient, name: &str) -> Result<Vec<String>
 pub(super) async fn drain(client: &ApiClient, name: &str, story: &mut Story) -> Result<bool> {
     let was_draining = host(client, name).await?.is_some_and(|h| h.draining);
     client.drain_host(name).await?;
+    if !was_draining {
+        story.tell(&format!("draining; when this is interrupted: toci host undrain {name}"));
+    }
     let free = free(client, name, DRAIN_WAIT_MAX, story).await;
     if free.is_err() && !was_draining {
         client.undrain_host(name).await?;
