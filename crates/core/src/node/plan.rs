@@ -120,8 +120,8 @@ impl<'a> Round<'a> {
         let waiting = waiting.map(|(run, waiter)| (waiter.rank(), *run));
         let (mut begun, mut rest): (Vec<_>, Vec<_>) =
             waiting.partition(|(_, run)| pool.place_of(*run).is_some());
-        // Who has some of its nodes already goes first: it gives nothing back before it has all, so whoever waited for
-        // those would wait for ever.
+        // Who has some of its nodes already goes first there: it keeps them until it has all, so whoever waited for those
+        // would wait for ever.
         begun.sort_unstable();
         for (rank, run) in begun {
             let Some((place, label, need)) = pool.lacking(run) else { continue };
