@@ -2,7 +2,7 @@
 
 use super::config::{GerritHttp, GerritSsh, Transport};
 use super::rest;
-use super::source::GerritSource;
+use super::source::{GerritSource, INDEX_ASKED_MAX, INDEX_PAUSE};
 use crate::source::{SourceError, SourceReport};
 use toci_core::event::ChangeState;
 use toci_core::layout::GerritVote;
@@ -25,11 +25,29 @@ pub(super) async fn report(
         return Ok(report.change.state == ChangeState::Merged);
     }
     // Gerrit votes first and submits then; what came of it is what it says now.
-    let now = gerrit.bare(report.change.key.number, None).await?;
-    let merged = now.is_some_and(|c| c.state == ChangeState::Merged);
+    let asked_max = if told.is_none() { INDEX_ASKED_MAX } else { 1 };
+    let merged = is_merged(gerrit, report.change.key.number, asked_max).await?;
     match told {
         Some(why) if !(merges && merged) => Err(gerrit.refused(why)),
         Some(_) | None => Ok(merged),
+    }
+}
+
+/// Whether Gerrit shows a change as merged. What it has submitted its index may show as open for a moment.
+async fn is_merged(
+    gerrit: &GerritSource,
+    number: u64,
+    asked_max: u32,
+) -> Result<bool, SourceError> {
+    let mut asked = 0;
+    loop {
+        let now = gerrit.bare(number, None).await?;
+        asked += 1;
+        let merged = now.is_some_and(|c| c.state == ChangeState::Merged);
+        if merged || asked == asked_max {
+            return Ok(merged);
+        }
+        tokio::time::sleep(INDEX_PAUSE).await;
     }
 }
 

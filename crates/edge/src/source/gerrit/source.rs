@@ -14,6 +14,7 @@ use crate::source::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use toci_core::event::{Change, ChangeState, ProjectName, SourceName, normal_label};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -21,6 +22,11 @@ use tokio::sync::{Notify, mpsc, watch};
 const SSH_BROKEN: i32 = 255;
 /// What Gerrit ends a command with when it failed, and not the one who gave it.
 const GERRIT_BROKEN: i32 = 128;
+
+/// How often Gerrit is asked at the most for what its index does not show, and may in a moment ...
+pub(super) const INDEX_ASKED_MAX: u32 = 4;
+/// ... and the pause between two such questions.
+pub(super) const INDEX_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a query shows of each change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,15 +281,29 @@ impl GerritSource {
         Ok(())
     }
 
+    /// A change in Gerrit's index, which has one part for open changes and one for all others, and puts a change that is
+    /// merged, abandoned or restored from one into the other: for a moment it is in neither. That a change is nowhere is
+    /// believed only when it is told several times.
+    async fn row_of(&self, number: u64) -> Result<Option<ChangeJson>, SourceError> {
+        let mut asked = 0;
+        loop {
+            let rows = self.query(Show::Whole, &format!("change:{number}"), 0).await?;
+            asked += 1;
+            let found = rows.rows.into_iter().find(|r| r.number.0 == number);
+            if found.is_some() || asked == INDEX_ASKED_MAX {
+                return Ok(found);
+            }
+            tokio::time::sleep(INDEX_PAUSE).await;
+        }
+    }
+
     /// One change as Gerrit shows it, without footers.
     pub(super) async fn bare(
         &self,
         number: u64,
         patchset: Option<&str>,
     ) -> Result<Option<Change>, SourceError> {
-        let rows = self.query(Show::Whole, &format!("change:{number}"), 0).await?;
-        let found = rows.rows.into_iter().find(|r| r.number.0 == number);
-        let Some(mut row) = found else { return Ok(None) };
+        let Some(mut row) = self.row_of(number).await? else { return Ok(None) };
         if let Transport::Rest(http, _) = &self.config.transport {
             rest::add_related(http, &mut row).await.map_err(|e| self.failed(&e))?;
         }

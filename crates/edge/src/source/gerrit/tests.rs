@@ -7,9 +7,18 @@ use super::json::ChangeJson;
 use super::listen::{CURSOR, Line, Lines, Memory};
 use super::missed::{calendar, of_change, seconds_of};
 use super::query::{NoAnswer, change_of, read_rows};
+use super::{GerritConfig, GerritHttp, GerritSource, Transport};
+use crate::http::fake::{Fake, Reply};
+use crate::http::{Http, Trust};
+use crate::source::{Source as _, SourceReport};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use toci_core::event::{
-    ChangeKey, ChangeState, EventKind, LabelStatus, RecordStatus, SourceName, TriggerEvent,
+    Change, ChangeKey, ChangeState, EventKind, LabelStatus, RecordStatus, SourceName, TriggerEvent,
 };
+use toci_core::id::ReportId;
+use toci_core::layout::MergeMode;
+use toci_core::pipeline::ReportAction;
 use toci_core::time::Time;
 
 const STREAM: &str = include_str!("fixtures/stream-3.10.jsonl");
@@ -301,4 +310,78 @@ fn dates_are_spelt_for_gerrit() {
     for rubbish in ["", "x", "2026-13-01 00:00:00", "2026-11-25", "0000-01-01 00:00:00"] {
         assert_eq!(seconds_of(rubbish), 0, "{rubbish}");
     }
+}
+
+/// A Gerrit over REST whose index shows change 7 in these states, one after the other, the last one for ever; `None`:
+/// not at all.
+async fn index(states: &'static [Option<&'static str>]) -> (Fake, GerritSource) {
+    let asked = AtomicUsize::new(0);
+    let fake = Fake::start(move |seen| {
+        if seen.target.contains("/related") {
+            return Reply::new(200, ")]}'\n{\"changes\": []}");
+        }
+        if !seen.target.starts_with("/changes/?q=change") {
+            return Reply::new(200, ")]}'\n[]");
+        }
+        let asked = asked.fetch_add(1, Ordering::Relaxed).min(states.len() - 1);
+        let revision = "7777777777777777777777777777777777777777";
+        let of_change = |status: &&str| {
+            serde_json::json!({
+                "_number": 7, "project": "org/a", "branch": "master", "change_id": "I7", "status": status,
+                "current_revision": revision,
+                "revisions": {revision: {"_number": 1, "ref": "refs/changes/07/7/1"}},
+            })
+        };
+        let rows: Vec<_> = states[asked].as_ref().map(of_change).into_iter().collect();
+        Reply::new(200, format!(")]}}'\n{}", serde_json::Value::from(rows)))
+    })
+    .await;
+    let http = GerritHttp {
+        url: fake.url.clone(),
+        client: Http::new(&Trust::System).unwrap(),
+        credentials: None,
+    };
+    let transport = Transport::Rest(http, Duration::from_secs(1));
+    let config = GerritConfig { name: source(), transport, votes_as_flags: false };
+    (fake, GerritSource::new(config))
+}
+
+fn asked(fake: &Fake) -> usize {
+    fake.seen().iter().filter(|seen| seen.target.starts_with("/changes/?q=change")).count()
+}
+
+fn merging(change: Change) -> SourceReport {
+    SourceReport {
+        report: ReportId(1),
+        action: ReportAction::Success,
+        pipeline: "gate".to_owned(),
+        change,
+        message: String::new(),
+        votes: Vec::new(),
+        merge: true,
+        mode: MergeMode::default(),
+        commit: None,
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_the_index_moves_is_not_taken_for_gone() {
+    let (fake, gerrit) = index(&[None, None, Some("MERGED")]).await;
+    let change = gerrit.change(7, None).await.unwrap().unwrap();
+    assert_eq!((change.state, asked(&fake)), (ChangeState::Merged, 3));
+    let (fake, gerrit) = index(&[None]).await;
+    assert_eq!(gerrit.change(7, None).await.unwrap(), None);
+    assert_eq!(asked(&fake), 4);
+}
+
+#[tokio::test]
+async fn what_gerrit_has_merged_is_merged_though_its_index_is_behind() {
+    let (fake, gerrit) = index(&[Some("NEW"), Some("NEW"), None, Some("MERGED")]).await;
+    let change = gerrit.change(7, None).await.unwrap().unwrap();
+    assert!(gerrit.report(&merging(change)).await.unwrap());
+    assert_eq!(asked(&fake), 4);
+    let (fake, gerrit) = index(&[Some("NEW")]).await;
+    let change = gerrit.change(7, None).await.unwrap().unwrap();
+    assert!(!gerrit.report(&merging(change)).await.unwrap(), "it is not merged, whatever it said");
+    assert_eq!(asked(&fake), 5);
 }
