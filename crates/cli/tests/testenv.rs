@@ -202,6 +202,22 @@ fn a_second_client_waits_and_a_killed_one_frees_the_environment_soon() {
 }
 
 #[test]
+fn a_client_that_dies_when_its_command_starts_frees_the_environment_soon() {
+    for kind in BROKERS {
+        let lab = Lab::start(kind);
+        let _worker = lab.worker(false);
+        // The first thing that the command does.
+        let script = "kill -9 $PPID; echo $$ >$OUT; sleep 600";
+        let mut first = lab.client(false, "a", &[], script);
+        assert_eq!(end_of("the first client", &lab, &mut first.0), 128 + 9);
+        let killed = Instant::now();
+        let mut second = lab.client(false, "b", &[], "true");
+        assert_eq!(end_of("the second client", &lab, &mut second.0), 0, "{}", lab.logs());
+        assert!(killed.elapsed() < Duration::from_secs(30), "{kind:?}: {:?}", killed.elapsed());
+    }
+}
+
+#[test]
 fn the_environment_is_taken_away_when_its_time_is_over() {
     for kind in BROKERS {
         let lab = Lab::start(kind);

@@ -2,7 +2,8 @@
 //! it through [`LinkState`] and a bounded channel of bytes.
 
 use super::options::{BrokerAddress, LinkOptions};
-use super::state::{LinkState, append};
+use super::state::{JobStatus, LinkState, append};
+use super::task::{NoStatus, STATUS_LIMIT};
 use rustls::pki_types::ServerName;
 use std::io::{Error, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use toci_core::broker::Request;
 use toci_wire::gearman::{Frame, PACKET_MAX_BYTES, decode_message, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// How long to wait before connecting again, as gear does.
 pub const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
@@ -94,6 +95,16 @@ impl Link {
         prepare(&mut state);
         room.send((state.connections, bytes));
         Ok(())
+    }
+
+    /// How a job stands: the answer comes when the broker has read all that was said here before.
+    pub(super) async fn job_status(&self, handle: &[u8]) -> Result<JobStatus, NoStatus> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::GetStatus { handle };
+        let said = self.say(&request, |state| state.ask_status(handle, reply)).await;
+        said.map_err(|Down| NoStatus)?;
+        let answered = tokio::time::timeout(STATUS_LIMIT, answer).await.map_err(|_| NoStatus)?;
+        answered.map_err(|_| NoStatus)
     }
 
     /// Change what is said on every new connection, and say it on the one that stands now, if one

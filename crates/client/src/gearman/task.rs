@@ -1,11 +1,10 @@
 //! A submitted job as its submitter sees it.
 
-use super::link::{Down, Link};
+use super::link::Link;
 use super::state::JobStatus;
 use std::sync::Arc;
 use std::time::Duration;
-use toci_core::broker::Request;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Events of one job that may wait to be read. Beyond that, data, warnings and progress are
 /// dropped; the end of the job never is.
@@ -90,11 +89,6 @@ impl Task {
 
     /// Ask the broker how the job stands.
     pub async fn status(&self) -> Result<JobStatus, NoStatus> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::GetStatus { handle: &self.handle };
-        let said = self.link.say(&request, |state| state.ask_status(&self.handle, reply)).await;
-        said.map_err(|Down| NoStatus)?;
-        let answered = tokio::time::timeout(STATUS_LIMIT, answer).await.map_err(|_| NoStatus)?;
-        answered.map_err(|_| NoStatus)
+        self.link.job_status(&self.handle).await
     }
 }

@@ -3,6 +3,7 @@
 use super::link::{Down, Link};
 use super::options::LinkOptions;
 use super::state::LinkState;
+use super::task::NoStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -110,6 +111,12 @@ impl WorkerJob {
             denominator: denominator.as_bytes(),
         })
         .await
+    }
+
+    /// Waits until the broker has read all that was said of the job.
+    pub async fn heard(&self) -> Result<(), JobLost> {
+        let answer = self.link.job_status(&self.assigned.handle).await;
+        answer.map(drop).map_err(|NoStatus| JobLost)
     }
 
     async fn end(self, kind: WorkKind, data: &[u8]) -> Result<(), JobLost> {

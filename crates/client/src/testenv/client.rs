@@ -23,6 +23,8 @@ const WAIT_WARNING: Duration = Duration::from_secs(10);
 const ASK_AGAIN_PAUSE: Duration = Duration::from_secs(1);
 /// So many requests in a row that fail at once, without a callback, and we give up.
 const ASKED_IN_VAIN_MAX: u32 = 60;
+/// How long the broker may take to say that it has heard of the start, before the command starts anyway.
+const TOLD_LIMIT: Duration = Duration::from_secs(5);
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the end of `lockenv` is awaited after the command.
@@ -112,8 +114,11 @@ async fn run(args: &ClientArgs, log: Log, mut signals: Signals) -> u8 {
         Got::Callback(job, lockenv) => (job, lockenv),
         Got::Nothing(code) => return code,
     };
-    // With gearmand, this is how a worker can tell our death from a wait.
-    let _ = job.status(0, 1).await;
+    // With gearmand, this is how a worker can tell our death from a wait: it has to be there before the command is.
+    let told = async { job.status(0, 1).await.and(job.heard().await) };
+    if !matches!(tokio::time::timeout(TOLD_LIMIT, told).await, Ok(Ok(()))) {
+        log.debug("the broker does not say that it has heard of the start");
+    }
     let waited = asked.elapsed();
     if waited > WAIT_WARNING {
         log.info(&format!("{} seconds waiting for a worker.", waited.as_secs()));
