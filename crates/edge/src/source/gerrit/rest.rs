@@ -151,11 +151,19 @@ pub(super) async fn query(
     Ok(Rows { rows, malformed: Vec::new(), more })
 }
 
-/// Adds the changes of Gerrit's own parents and children, which only another question tells.
-pub(super) async fn add_related(http: &GerritHttp, row: &mut ChangeJson) -> Result<(), HttpError> {
+/// Adds the changes of Gerrit's own parents and children, which only another question tells. False when Gerrit does not
+/// find the change any more.
+pub(super) async fn add_related(
+    http: &GerritHttp,
+    row: &mut ChangeJson,
+) -> Result<bool, HttpError> {
     let url = format!("/changes/{}/revisions/current/related", row.number.0);
     let url = http.url.join(&path(http, &url));
-    let answer = http.client.send(request(http, Request::get(&url))).await?.well()?;
+    let answer = http.client.send(request(http, Request::get(&url))).await?;
+    if answer.status() == 404 {
+        return Ok(false);
+    }
+    let answer = answer.well()?;
     let related: RelatedInfo = answer.json_after(PREFIX)?;
     let revision = row.current_patch_set.as_ref().map_or("", |p| p.revision.as_str());
     let own = related.changes.iter().find(|c| c.commit.commit == revision);
@@ -176,7 +184,7 @@ pub(super) async fn add_related(http: &GerritHttp, row: &mut ChangeJson) -> Resu
         .filter(|c| c.commit.parents.iter().any(|p| revisions.contains(&p.commit.as_str())));
     row.needed_by = needing.filter_map(dependency).collect();
     row.depends_on = depends_on;
-    Ok(())
+    Ok(true)
 }
 
 /// Votes and comments on a patchset.

@@ -281,32 +281,38 @@ impl GerritSource {
         Ok(())
     }
 
-    /// A change in Gerrit's index, which has one part for open changes and one for all others, and puts a change that is
-    /// merged, abandoned or restored from one into the other: for a moment it is in neither. That a change is nowhere is
-    /// believed only when it is told several times.
-    async fn row_of(&self, number: u64) -> Result<Option<ChangeJson>, SourceError> {
-        let mut asked = 0;
-        loop {
-            let rows = self.query(Show::Whole, &format!("change:{number}"), 0).await?;
-            asked += 1;
-            let found = rows.rows.into_iter().find(|r| r.number.0 == number);
-            if found.is_some() || asked == INDEX_ASKED_MAX {
-                return Ok(found);
+    /// A change, if Gerrit finds it now.
+    async fn look_up(&self, number: u64) -> Result<Option<ChangeJson>, SourceError> {
+        let rows = self.query(Show::Whole, &format!("change:{number}"), 0).await?;
+        let found = rows.rows.into_iter().find(|r| r.number.0 == number);
+        let Some(mut row) = found else { return Ok(None) };
+        let is_there = match &self.config.transport {
+            Transport::Ssh(..) => true,
+            Transport::Rest(http, _) => {
+                rest::add_related(http, &mut row).await.map_err(|e| self.failed(&e))?
             }
-            tokio::time::sleep(INDEX_PAUSE).await;
-        }
+        };
+        Ok(is_there.then_some(row))
     }
 
     /// One change as Gerrit shows it, without footers.
+    ///
+    /// Gerrit's index has one part for open changes and one for all others, and puts a change that is merged, abandoned
+    /// or restored from one into the other: for a moment it is in neither. That a change is nowhere is believed only when
+    /// it is told several times.
     pub(super) async fn bare(
         &self,
         number: u64,
         patchset: Option<&str>,
     ) -> Result<Option<Change>, SourceError> {
-        let Some(mut row) = self.row_of(number).await? else { return Ok(None) };
-        if let Transport::Rest(http, _) = &self.config.transport {
-            rest::add_related(http, &mut row).await.map_err(|e| self.failed(&e))?;
+        let mut asked = 1;
+        let mut found = self.look_up(number).await?;
+        while found.is_none() && asked < INDEX_ASKED_MAX {
+            tokio::time::sleep(INDEX_PAUSE).await;
+            found = self.look_up(number).await?;
+            asked += 1;
         }
+        let Some(row) = found else { return Ok(None) };
         change_of(&self.config.name, &row, patchset).map_err(|e| self.refused(e.to_string()))
     }
 

@@ -313,11 +313,15 @@ fn dates_are_spelt_for_gerrit() {
 }
 
 /// A Gerrit over REST whose index shows change 7 in these states, one after the other, the last one for ever; `None`:
-/// not at all.
+/// not at all; `GONE`: no longer when it is asked for what is related.
 async fn index(states: &'static [Option<&'static str>]) -> (Fake, GerritSource) {
     let asked = AtomicUsize::new(0);
     let fake = Fake::start(move |seen| {
         if seen.target.contains("/related") {
+            let now = asked.load(Ordering::Relaxed).min(states.len()) - 1;
+            if states[now] == Some("GONE") {
+                return Reply::new(404, "Not found: 7");
+            }
             return Reply::new(200, ")]}'\n{\"changes\": []}");
         }
         if !seen.target.starts_with("/changes/?q=change") {
@@ -366,7 +370,7 @@ fn merging(change: Change) -> SourceReport {
 
 #[tokio::test]
 async fn a_change_that_the_index_moves_is_not_taken_for_gone() {
-    let (fake, gerrit) = index(&[None, None, Some("MERGED")]).await;
+    let (fake, gerrit) = index(&[None, Some("GONE"), Some("MERGED")]).await;
     let change = gerrit.change(7, None).await.unwrap().unwrap();
     assert_eq!((change.state, asked(&fake)), (ChangeState::Merged, 3));
     let (fake, gerrit) = index(&[None]).await;
