@@ -24,6 +24,8 @@ pub const SITE_OWNER: &str = "site";
 const SERVER_LIMIT: Duration = Duration::from_secs(60);
 /// From the start of TE hosts until their TEs are ready; the machine may be busy.
 const READY_LIMIT: Duration = Duration::from_secs(240);
+/// Until the server has made or deleted ports; it tries every 10 s.
+const PORTS_LIMIT: Duration = Duration::from_secs(60);
 /// Until a process has ended that was told to.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -247,6 +249,31 @@ look_every_s = 3
         read(self.command("sh")?.args(["-c", script, name])).map(drop)
     }
 
+    /// Waits until the server has made the port of a host's first seed.
+    ///
+    /// # Errors
+    /// What ports it has made for the host.
+    pub fn has_ports(&self, host: &str) -> Result<()> {
+        wait_for("the port of the seed", PORTS_LIMIT, || {
+            let found = ports_of(host)?;
+            ensure!(found.contains(&format!("te_{host}_1")), "{found:?}");
+            Ok(())
+        })
+    }
+
+    /// Waits until the server has taken the ports of a host away that it does not know any more. Before this the port that it
+    /// was making as the host went may come after everything else.
+    ///
+    /// # Errors
+    /// What is left.
+    pub fn has_no_ports(&self, host: &str) -> Result<()> {
+        wait_for("the ports of a removed host to be gone", PORTS_LIMIT, || {
+            let found = ports_of(host)?;
+            ensure!(found.is_empty(), "{found:?}\n{}", self.logs());
+            Ok(())
+        })
+    }
+
     /// A command as an operator would run it: `toci` is found, and knows server and token.
     ///
     /// # Errors
@@ -379,6 +406,15 @@ fn forget_cables() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names of the ports that the server has made for a host.
+fn ports_of(host: &str) -> Result<Vec<String>> {
+    let mark = format!("toci-testnet:{SITE_OWNER}:{host}");
+    let all = Api::ci()?.get("network", "/ports?fields=name&fields=description")?;
+    let all = all["ports"].as_array().cloned().unwrap_or_default();
+    let ours = all.iter().filter(|port| port["description"] == mark.as_str());
+    Ok(ours.map(|port| port["name"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
 /// Deletes the ports that the server has made.

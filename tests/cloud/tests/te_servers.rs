@@ -61,6 +61,7 @@ fn servers_become_te_hosts_and_go_without_a_trace() -> Result<()> {
         println!("removed: {:.1} s", begun.elapsed().as_secs_f64());
         deployed?;
         ensure!(site.toci(&["host", "list"])? == serde_json::json!([]), "a host is still known");
+        HOSTS.iter().try_for_each(|host| site.has_no_ports(host))?;
     }
     before.is_restored(LIMIT)
 }
