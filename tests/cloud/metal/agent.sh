@@ -53,7 +53,7 @@ build_agent() {
         install -m 644 "$found" "$root/lib/modules.d/$module.ko"
     done
     tr ' ' '\n' <<<"$MODULES" >"$root/lib/modules.list"
-    cp -r "$1"/ironic_python_agent* "$root/opt/agent/"
+    cp -r "$1"/ironic_python_agent* "$here/start.py" "$root/opt/agent/"
     PYTHONPATH=$1 PYTHONDONTWRITEBYTECODE=1 python3 "$here/imported.py" >"$root/folders"
     while read -r folder; do
         mkdir -p "$root$(dirname "$folder")"

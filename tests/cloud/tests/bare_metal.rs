@@ -4,6 +4,8 @@
 //! As with other TE hosts here, the machine runs a small guest, and what a Debian would do at its first boot is done beside it.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,15 +28,22 @@ const HOST: &str = "tehost7";
 const NODE: &str = "metal-stack-1";
 
 #[test]
-#[ignore = "now and then Ironic's agent hangs; by hand: cargo xtask cloud test --ignored a_te_host_is_a_machine"]
 fn a_te_host_is_a_machine_of_ironic_and_given_back_clean() -> Result<()> {
     with_machine(a_te_host)
 }
 
 #[test]
-#[ignore = "now and then Ironic's agent hangs; by hand: cargo xtask cloud test --ignored a_node_is_a_machine"]
 fn a_node_is_a_machine_of_ironic_and_given_back_clean() -> Result<()> {
     with_machine(a_node)
+}
+
+/// Ironic's agent starts to serve and to fork at once; some never served, before `metal/start.py`.
+#[test]
+fn the_agent_of_machines_logs_while_it_forks() -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("metal/forks.py");
+    let output = Command::new("/usr/bin/python3").arg("-B").arg(script).output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(())
 }
 
 /// Runs a test while there is a machine; afterwards it is nobody's, and the tenant has what it had before.
@@ -66,7 +75,7 @@ fn a_te_host() -> Result<()> {
     println!("TE host removed: {:.1} s", begun.elapsed().as_secs_f64());
     deployed?;
     ensure!(site.toci(&["host", "list"])? == serde_json::json!([]), "the host is still known");
-    Ok(())
+    site.has_no_ports(HOST)
 }
 
 fn deployed(site: &Site, key: &KeyPair, deploy: &[&str]) -> Result<()> {
@@ -75,6 +84,7 @@ fn deployed(site: &Site, key: &KeyPair, deploy: &[&str]) -> Result<()> {
     deploying.ends(LIMIT).with_context(|| site.logs())?;
     println!("{}", deploying.tail());
     site.ready(1)?;
+    site.has_ports(HOST)?;
     drop(machine);
     // The cards are the machine's: the cloud's port has the MAC of the second one.
     let port = Api::ci()?.get("network", &format!("/ports?name=te_{HOST}"))?["ports"][0].clone();
