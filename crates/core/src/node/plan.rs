@@ -1,5 +1,7 @@
 //! Who gets which node, and which nodes are to be built: worked out anew after each event, from nothing but what is.
 
+mod elsewhere;
+
 use super::fit::Fit;
 use super::model::NodeState;
 use super::pool::{Entry, Pool, Provider};
@@ -149,25 +151,16 @@ impl<'a> Round<'a> {
             Some(Fit::Taken(_) | Fit::Never(_)) => pool.ready_at(name, label) >= need,
             None => false,
         };
-        let able = pool.providers.iter().filter(|(n, p)| place != Some(*n) && able(n, p));
+        let better = |name: &'a ProviderName| {
+            place.is_none_or(|place| place != name && self.gives_soon(name, label, need))
+        };
+        let able = pool.providers.iter().filter(|(n, p)| better(n) && able(n, p));
         let best = able.map(|(n, _)| n).min_by_key(|name| self.badness(name, label, need));
         let Some(best) = best else { return };
         if place.is_some() {
-            let (waits, ..) = self.badness(best, label, need);
-            if waits > 0 || self.is_silent(best) {
-                return;
-            }
             self.leave.push(run);
         }
         self.serve(run, best, label, need);
-    }
-
-    /// Whether nobody knows when so many nodes more will be there.
-    fn is_stuck(&self, name: &'a ProviderName, label: &'a Label, need: usize) -> bool {
-        let there = self.shelves.get(&(name, label)).map_or(0, Shelf::counted_on);
-        let paused = self.pool.providers.get(name).is_none_or(|p| p.row.paused.is_some());
-        let hangs = self.is_silent(name) || self.late(name, label) > 0;
-        there < need as u64 && (paused || hangs || self.is_full(name, label))
     }
 
     /// The smaller the better: all of it soon, by a provider that does not hang; then most of it ready now, then where
@@ -378,16 +371,9 @@ impl<'a> Round<'a> {
         if room.closed || !self.is_open(name, label) || self.is_full(name, label) {
             return 0;
         }
-        let mut most = room.more.get(label).copied().unwrap_or(0);
-        for (free, part) in [
-            (room.free.servers, cost.servers),
-            (room.free.cpus, cost.cpus),
-            (room.free.memory_mib, cost.memory_mib),
-        ] {
-            most = most.min(free.checked_div(part).unwrap_or(u64::MAX));
-        }
+        let most = room.more.get(label).copied().unwrap_or(0).min(room.free.holds(cost));
         if self.is_unsure(name, label) {
-            most = most.min(u64::from(!self.is_being_tried(name, label)));
+            return most.min(u64::from(!self.is_being_tried(name, label)));
         }
         most
     }

@@ -66,6 +66,15 @@ impl Amount {
         Some((needed.join(" and "), there.join(" and ")))
     }
 
+    /// How often a part fits into it.
+    #[must_use]
+    pub fn holds(self, part: Amount) -> u64 {
+        let times = |have: u64, part: u64| have.checked_div(part).unwrap_or(u64::MAX);
+        times(self.servers, part.servers)
+            .min(times(self.cpus, part.cpus))
+            .min(times(self.memory_mib, part.memory_mib))
+    }
+
     /// So many of it.
     #[must_use]
     pub fn times(self, n: u32) -> Amount {

@@ -187,10 +187,11 @@ proptest! {
     #[test]
     fn a_broken_region_keeps_nobody_waiting(
         broken in 0..2_usize,
+        max in (3..7_u64, 3..7_u64),
         mut steps in prop::collection::vec(step(), 0..40),
         then in prop::collection::vec(use_of_nodes(), 0..80),
     ) {
-        let mut world = World::new(settings((6, 6), 100));
+        let mut world = World::new(settings(max, 100));
         let mut live = BTreeSet::new();
         steps.extend(then);
         for step in steps {
@@ -207,6 +208,11 @@ proptest! {
         for _ in 0..200 {
             world.list(&broken, false);
             world.list(&well, true);
+            for (provider, name) in world.pool.wanted().aliens {
+                if provider == well {
+                    world.remove_alien(provider, name);
+                }
+            }
             while world.work_where(|node| node.provider == well, true)
                 || world.work_where(|node| node.provider == broken && matches!(node.state, NodeState::Handing(_)), false)
             {}

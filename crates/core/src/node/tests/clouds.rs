@@ -3,7 +3,7 @@
 use super::world::{World, label, labels, provider, provider_name};
 use crate::id::{NodeId, RunId};
 use crate::layout::Precedence;
-use crate::node::{Amount, Event, NodeState, Outcome, ProviderSpec, Settings};
+use crate::node::{Amount, Event, Node, NodeState, Outcome, ProviderSpec, Settings};
 
 const NOTHING: Amount = Amount { servers: u64::MAX, cpus: u64::MAX, memory_mib: u64::MAX };
 
@@ -200,6 +200,24 @@ fn so_does_one_whose_region_is_paused_is_full_or_hangs() {
         assert_eq!(places[3..], ["q building", "q building"], "{places:?}");
         assert!(places[..2].iter().all(|place| place == "p deleting"), "{places:?}");
     }
+}
+
+#[test]
+fn one_failed_build_elsewhere_keeps_no_run_at_a_silent_region() {
+    let mut w = half_served(2);
+    w.ask(2, "a", 1).unwrap();
+    let of_q = |node: &Node| node.provider.as_str() == "q";
+    assert!(w.work_where(of_q, false), "its build fails");
+    w.on(Event::GiveBack(RunId(2))).unwrap();
+    while w.work_where(of_q, true) {}
+    assert_eq!(places(&w), ["p in_use", "p deleting", "p building"]);
+    assert_eq!(w.pool.provider_views()[1].problems.len(), 1, "and nobody asks q to try again");
+    w.list(&provider_name("p"), false);
+    w.pass(60);
+    let tried = ["p deleting", "p deleting", "p building", "q building"];
+    assert_eq!(places(&w), tried, "one is tried first");
+    while w.work_where(of_q, true) {}
+    assert_eq!(w.served(1).map(<[NodeId]>::len), Some(2), "{:?}", places(&w));
 }
 
 #[test]

@@ -194,10 +194,8 @@ impl World {
         let nodes = wanted.builds.iter().chain(&wanted.tests).chain(&wanted.hand_overs);
         let mut all: Vec<NodeId> = nodes.chain(&wanted.deletes).copied().collect();
         all.sort_unstable();
-        if let Some((provider, name)) = wanted.aliens.first() {
-            self.machines.get_mut(provider).unwrap().remove(name);
-            let (provider, name) = (provider.clone(), name.clone());
-            self.on(Event::AlienDone { provider, name }).unwrap();
+        if let Some((provider, name)) = wanted.aliens.first().cloned() {
+            self.remove_alien(provider, name);
             return true;
         }
         if all.is_empty() {
@@ -206,6 +204,12 @@ impl World {
         let node = self.pool.node(all[pick % all.len()]).unwrap().clone();
         self.work_on(&node, well);
         true
+    }
+
+    /// A machine that no node is goes.
+    pub(super) fn remove_alien(&mut self, provider: ProviderName, name: String) {
+        self.machines.get_mut(&provider).unwrap().remove(&name);
+        self.on(Event::AlienDone { provider, name }).unwrap();
     }
 
     /// Does one piece of what is wanted for such nodes; false when there is nothing to do.
