@@ -49,10 +49,11 @@ our_state() { # PATH
     mkdir -p "$1"
 }
 
-write() { # PATH MODE: from standard input, whole or not at all
+write() { # PATH MODE: from standard input, whole or not at all, also when the power is cut afterwards
     note file "$1"
     (umask 077; cat >"$1.part")
     chmod "$2" "$1.part"
+    sync "$1.part"
     mv -T "$1.part" "$1"
 }
 
@@ -112,7 +113,8 @@ stop() {
 make_way() {
     local pid
     if has_systemd; then
-        systemctl kill --kill-who=main --signal=USR2 toci-host
+        # While it crashes again and again there may be none to tell: the next one to start is `current` anyway.
+        systemctl kill --kill-who=main --signal=USR2 toci-host 2>/dev/null || true
     else
         pid=$(keeper_pid) && kill -USR2 "$pid"
     fi
@@ -225,6 +227,8 @@ program() { # VERSION SHA256 TOCI_VERSION: the file comes on standard input
     local said
     said=$("$top/.$1/toci-host" --version) || { echo "the program does not run here (see above)" >&2; exit 1; }
     [ "$said" = "toci-host $3" ] || { echo "the program says that it is \"$said\", not \"toci-host $3\"" >&2; exit 1; }
+    # Before anything leads to it: a power cut within half a minute left a part of it otherwise, and nothing that would start.
+    sync "$top/.$1/toci-host"
     rm -rf "${top:?}/$1"
     mv -T "$top/.$1" "$top/$1"
 }
