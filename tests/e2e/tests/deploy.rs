@@ -202,6 +202,16 @@ fn deployed(site: &Site) {
     let again = site.good(&site.deploy(0, "").unwrap()).unwrap();
     assert!(again.contains("as it should be"), "{again}");
     assert_eq!(processes(&site.machines[0]), before);
+
+    // A damaged program is sent again, and the one that runs runs on.
+    let damage = "cd /usr/local/lib/toci/current && head -c 1000 toci-host >cut && chmod 755 cut && mv cut toci-host";
+    site.machines[0].sh(&site.ci.lab, damage).unwrap();
+    let plan = site.good(&line).unwrap();
+    assert!(plan.contains("+ program    toci-host") && !plan.contains("> "), "{plan}");
+    let done = site.good(&site.deploy(0, "").unwrap()).unwrap();
+    assert!(done.contains("done, 1 test environments"), "{done}");
+    assert!(site.good(&line).unwrap().contains("nothing to do"));
+    assert_eq!(processes(&site.machines[0]), before);
     // The one-time token was never in a file, and the configuration is for root alone.
     let secrets = "ls -l /etc/toci | tail -n +2 | cut -d' ' -f1; grep -rl enrol /etc/toci || true";
     assert_eq!(site.machines[0].sh(&site.ci.lab, secrets).unwrap(), "-rw-------\n");

@@ -165,6 +165,12 @@ settings() {
     state=${said#*, state }
 }
 
+is_whole() { # PROGRAM: its folder's name ends in the begin of its SHA-256
+    local folder
+    folder=$(dirname "$1")
+    [ -f "$1" ] && case $(sha256sum <"$1") in "${folder##*-}"*) ;; *) false ;; esac
+}
+
 facts() { # STATE PACKAGES…: the state folder is that of the configuration, if there is one
     local folder there package version
     state=$1
@@ -188,7 +194,7 @@ facts() { # STATE PACKAGES…: the state folder is that of the configuration, if
         case $'\n'$there$'\n' in *$'\n'"installed $package"$'\n'*) ;; *) echo "missing $package" ;; esac
     done
     for version in "$top"/*/toci-host; do
-        [ -L "$(dirname "$version")" ] || [ ! -f "$version" ] || echo "installed $(basename "$(dirname "$version")")"
+        [ -L "$(dirname "$version")" ] || ! is_whole "$version" || echo "installed $(basename "$(dirname "$version")")"
     done
     echo "current $(version_of current)"
     echo "previous $(version_of previous)"
