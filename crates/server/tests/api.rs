@@ -398,7 +398,9 @@ async fn a_client_that_dies_loses_its_lease_and_a_silent_host_its_grants() {
     let alice = world.client(Role::Client, "alice").await;
     let lease = alice.request_lease(&devtest()).await.unwrap();
     until_state(&alice, &lease.id, LeaseState::Active).await;
+    let begun = Instant::now();
     until_state(&alice, &lease.id, LeaseState::Lost).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     ready(&world.admin, 1).await;
     host.abort();
     eventually("the host is cut off", async || {

@@ -150,11 +150,9 @@ async fn projects_and_numbers_of_several_sources_do_not_meet() {
     hosts.ended("check-other", "other:1,1", "succeeded").await;
     for name in ["local", "other"] {
         let arguments = ["for-each-ref", "--format=%(refname)", "refs/approvals"];
-        eventually("the vote", async || {
-            match git(&bare(hosts.folder(), name), &arguments).unwrap() {
-                votes if votes == "refs/approvals/1/1/verified/toci/1" => Ok(()),
-                votes => Err(votes),
-            }
+        eventually("the vote", async || match git(&bare(hosts.folder(), name), &arguments)? {
+            votes if votes == "refs/approvals/1/1/verified/toci/1" => Ok(()),
+            votes => Err(votes),
         })
         .await;
     }

@@ -188,7 +188,7 @@ async fn slow_and_silent_peers_delay_nobody() {
     }
     let begun = Instant::now();
     world.admin.leases(false).await.unwrap();
-    assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

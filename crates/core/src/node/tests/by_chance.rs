@@ -134,6 +134,16 @@ fn take(world: &mut World, step: Step, live: &mut BTreeSet<u128>) {
     }
 }
 
+/// Runs that were answered give back what they have.
+fn end_what_is_over(world: &mut World, live: &mut BTreeSet<u128>) {
+    let over: Vec<RunId> = world.outcomes.keys().copied().collect();
+    for run in over {
+        world.outcomes.remove(&run);
+        live.remove(&run.0);
+        world.on(Event::GiveBack(run)).unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
@@ -157,12 +167,7 @@ proptest! {
         for round in 0..200 {
             world.list_all();
             world.work_off();
-            let over: Vec<RunId> = world.outcomes.keys().copied().collect();
-            for run in over {
-                world.outcomes.remove(&run);
-                live.remove(&run.0);
-                world.on(Event::GiveBack(run)).unwrap();
-            }
+            end_what_is_over(&mut world, &mut live);
             world.pass(60);
             if live.is_empty() && round > 150 {
                 break;
@@ -216,12 +221,7 @@ proptest! {
             while world.work_where(|node| node.provider == well, true)
                 || world.work_where(|node| node.provider == broken && matches!(node.state, NodeState::Handing(_)), false)
             {}
-            let over: Vec<RunId> = world.outcomes.keys().copied().collect();
-            for run in over {
-                world.outcomes.remove(&run);
-                live.remove(&run.0);
-                world.on(Event::GiveBack(run)).unwrap();
-            }
+            end_what_is_over(&mut world, &mut live);
             world.pass(60);
         }
         live.retain(|run| !resumes(run, &world));
